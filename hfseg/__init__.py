@@ -1,0 +1,38 @@
+"""hfseg: semantic segmentation with Hugging Face parts.
+
+Importing it registers the model types with transformers' Auto classes.
+"""
+
+from hfseg.auto import register
+from hfseg.config import DataConfig, RunConfig, TransformsConfig
+from hfseg.data import EvalSet, SegCollator, TrainSet, TrainTransform, load_dataset
+from hfseg.errors import UserError
+from hfseg.labels import LabelSet
+from hfseg.metrics import SegMetrics
+from hfseg.models.segformer import HfsegSegformerConfig, HfsegSegformerForSemanticSegmentation
+from hfseg.predict import predict
+from hfseg.run import run
+from hfseg.trainer import SegTrainer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DataConfig",
+    "EvalSet",
+    "HfsegSegformerConfig",
+    "HfsegSegformerForSemanticSegmentation",
+    "LabelSet",
+    "RunConfig",
+    "SegCollator",
+    "SegMetrics",
+    "SegTrainer",
+    "TrainSet",
+    "TrainTransform",
+    "TransformsConfig",
+    "UserError",
+    "load_dataset",
+    "predict",
+    "run",
+]
+
+register()

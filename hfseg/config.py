@@ -1,0 +1,346 @@
+"""RunConfig: one typed, strict tree for a run, from YAML and `key.sub=value`. Imports no torch."""
+
+import difflib
+import os
+import re
+from collections.abc import Iterable, Sequence
+from functools import reduce
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+
+from hfseg.errors import UserError
+
+# What `train:` may not set, because the run does.
+RESERVED_TRAIN_KEYS = {
+    "output_dir": "set `output_dir` at the top level",
+    "seed": "set `seed` at the top level",
+    "label_names": "hfseg sets it",
+    "remove_unused_columns": "hfseg sets it",
+}
+
+
+class Section(BaseModel):
+    """A part of the tree: unknown keys are errors, and nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SyntheticConfig(Section):
+    """What the `synthetic_*` data sets draw."""
+
+    num_trainval: int = Field(400, ge=8)
+    num_test: int = Field(100, ge=4)
+    size: int = Field(160, ge=32, description="long side of the images in pixels")
+    seed: int = 0
+
+
+class DataConfig(Section):
+    """Which data, from where.
+
+    `root` holds the official folders or archives; without it, `oxford_pet` downloads and `synthetic_*` draw into the
+    cache of `datasets`. `note` goes into the card: what a score on this data is a score on.
+    """
+
+    name: Literal["oxford_pet", "cityscapes", "folder", "hub", "synthetic_pet", "synthetic_cityscapes"]
+    root: Path | None = None
+    note: str | None = None
+    classes: Path | None = None
+    boundary: Literal["class", "ignore"] = "class"
+    image_column: str = "image"
+    label_column: str = "label"
+    reduce_labels: bool = False
+    cache: bool = False
+    streaming: bool = False
+    synthetic: SyntheticConfig = SyntheticConfig()
+
+    @field_validator("root")
+    @classmethod
+    def _expand(cls, root: Path | None) -> Path | None:
+        return None if root is None else Path(os.path.expandvars(root)).expanduser()
+
+
+class FreezeStages(Section):
+    """Freeze the first so many stages of the encoder."""
+
+    stages: int = Field(ge=1)
+
+
+class ModelConfig(Section):
+    """Which model, from which weights: `init` null is from scratch, otherwise a folder or a Hub id."""
+
+    type: Literal["segformer", "fcn", "auto"] = "segformer"
+    size: str = "b0"
+    init: str | None = None
+    freeze: Literal["none", "encoder"] | FreezeStages = "none"
+
+
+class LossConfig(Section):
+    """The training loss."""
+
+    name: Literal["cross_entropy"] = "cross_entropy"
+    class_weights: tuple[float, ...] | None = None
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    dice: float = Field(0.0, ge=0)
+    ohem: float | None = Field(None, gt=0, lt=1)
+    aux_weight: float = Field(0.4, ge=0)
+
+
+class TransformsConfig(Section):
+    """Training augmentation; the defaults are the SegFormer paper's recipe.
+
+    `size` is the side of the square crop, `scale` the range of the random factor by which the image's short side
+    exceeds it, `cat_max_ratio` the largest share that one class may have in a crop.
+    """
+
+    size: int = Field(512, ge=32)
+    scale: tuple[float, float] | None = (0.5, 2.0)
+    cat_max_ratio: float | None = Field(0.75, gt=0, le=1)
+    flip: bool = True
+    photometric: bool = True
+
+    @field_validator("scale")
+    @classmethod
+    def _ordered(cls, scale: tuple[float, float] | None) -> tuple[float, float] | None:
+        if scale is not None and not 0 < scale[0] <= scale[1]:
+            raise ValueError("must be two positive factors, the smaller first, or null")
+        return scale
+
+
+class OptimConfig(Section):
+    """What TrainingArguments have no word for."""
+
+    head_lr_factor: float = Field(10.0, gt=0)
+    layer_decay: float | None = Field(None, gt=0, le=1)
+    ema: float | None = Field(None, gt=0, lt=1)
+
+
+class EvalConfig(Section):
+    """How images reach the model in evaluation; labels keep their native size in every mode.
+
+    `resize` brings each image to `size` x `size` (default: `transforms.size`), the saved image processor's size too.
+    """
+
+    mode: Literal["resize", "whole", "slide"] = "resize"
+    size: int | None = Field(None, ge=32)
+    crop: int | None = Field(None, ge=32)
+    stride: int | None = Field(None, ge=1)
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+
+
+class HubConfig(Section):
+    """Where the weights go."""
+
+    repo: str | None = None
+    revision: str | None = None
+    private: bool = True
+    create_pr: bool = False
+
+
+class StudyConfig(Section):
+    """Several runs compared."""
+
+    pretrain: dict[str, Any] | None = None
+    arms: dict[str, Any] = Field(default_factory=dict)
+    seeds: tuple[int, ...] = (42,)
+
+
+# Keys of the tree whose feature is still to come, with the values that work today. Asking for more is an error now
+# rather than a setting that silently does nothing.
+AVAILABLE: dict[str, tuple[Any, ...]] = {
+    "data.name": ("oxford_pet", "synthetic_pet"),
+    "data.classes": (None,),
+    "data.image_column": ("image",),
+    "data.label_column": ("label",),
+    "data.reduce_labels": (False,),
+    "data.cache": (False,),
+    "data.streaming": (False,),
+    "model.type": ("segformer",),
+    "model.freeze": ("none",),
+    "loss.class_weights": (None,),
+    "loss.label_smoothing": (0.0,),
+    "loss.dice": (0.0,),
+    "loss.ohem": (None,),
+    "loss.aux_weight": (0.4,),
+    "optim.layer_decay": (None,),
+    "optim.ema": (None,),
+    "eval.mode": ("resize",),
+    "eval.crop": (None,),
+    "eval.stride": (None,),
+    "eval.scales": ((1.0,),),
+    "eval.flip": (False,),
+    "hub.repo": (None,),
+    "hub.revision": (None,),
+    "hub.create_pr": (False,),
+    "study": (None,),
+}
+
+
+class RunConfig(Section):
+    """Everything that defines a run. A YAML file says only what differs from these defaults."""
+
+    name: str
+    seed: int = 42
+    output_dir: Path = Path()
+    data: DataConfig
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    transforms: TransformsConfig = TransformsConfig()
+    optim: OptimConfig = OptimConfig()
+    eval: EvalConfig = EvalConfig()
+    train: dict[str, Any] = Field(default_factory=dict)
+    hub: HubConfig = HubConfig()
+    study: StudyConfig | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _file_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise ValueError("becomes a folder's name: letters, digits, '.', '_' and '-' only")
+        return name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_output_dir(cls, tree: Any) -> Any:
+        if isinstance(tree, dict) and isinstance(tree.get("name"), str):
+            return {"output_dir": f"runs/{tree['name']}"} | tree
+        return tree
+
+    @property
+    def eval_size(self) -> int:
+        return self.eval.size or self.transforms.size
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> "RunConfig":
+        """Reads a YAML file, applies `key.sub=value` overrides and checks every key and value.
+
+        Args:
+            path: the YAML file.
+            overrides: strings like `train.max_steps=100`; values are YAML too.
+
+        Raises:
+            UserError: lists everything that is wrong at once, each with its key and, for an unknown key, the nearest
+                right name.
+        """
+        tree = _read_yaml(Path(path))
+        for override in overrides:
+            _apply_override(tree, override)
+        return cls.from_tree(tree, str(path))
+
+    @classmethod
+    def from_tree(cls, tree: dict[str, Any], source: str) -> "RunConfig":
+        """Checks a tree of plain values; `source` names it in errors."""
+        problems: list[str] = []
+        config = None
+        try:
+            config = cls.model_validate(tree)
+            problems += _unavailable(config)
+        except ValidationError as error:
+            problems += [_explain(item["loc"], item["type"], item["msg"], item["input"]) for item in error.errors()]
+        train = tree.get("train")
+        if isinstance(train, dict):
+            problems += _train_problems(train)
+        if problems or config is None:
+            raise UserError("\n".join([f"{source}: {len(problems)} problem(s) in the config", *problems]))
+        return config
+
+    def save(self, path: Path) -> None:
+        """Writes the resolved config: with it alone the run can be repeated."""
+        path.write_text(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads `6e-5` as a string; here it is the number everyone means."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+)
+
+
+def _parse_yaml(text: str, source: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise UserError(f"{source} is not valid YAML: {error}") from error
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"There is no config file {path}. The ones that come with hfseg are in configs/.")
+    tree = _parse_yaml(path.read_text(), str(path))
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} must hold keys and values at its top level, such as `name: my-run`.")
+    return tree
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    key, separator, value = override.partition("=")
+    if not separator or not re.fullmatch(r"\w+(\.\w+)*", key):
+        raise UserError(f"{override!r} is not an override; write key.sub=value, for example train.max_steps=100.")
+    *parents, last = key.split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+        if not isinstance(tree, dict):
+            raise UserError(f"{override!r}: `{parent}` holds a value, not further keys.")
+    tree[last] = _parse_yaml(value, override)
+
+
+def _explain(loc: tuple[int | str, ...], kind: str, message: str, value: Any) -> str:
+    key = ".".join(str(part) for part in loc)
+    if kind == "extra_forbidden":
+        return f"  {key}: unknown key.{_nearest(str(loc[-1]), _known_keys(loc[:-1]))}"
+    if kind == "missing":
+        return f"  {key}: this key is required."
+    return f"  {key}: {message.removeprefix('Value error, ')} (got {value!r})"
+
+
+def _unavailable(config: RunConfig) -> list[str]:
+    problems = []
+    for key, values in AVAILABLE.items():
+        value = reduce(getattr, key.split("."), config)
+        if value not in values:
+            working = ", ".join(str(item) for item in values)
+            problems.append(f"  {key}: {value!r} is not available yet; this version knows {working}.")
+    return problems
+
+
+def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
+    section: Any = RunConfig
+    for part in loc:
+        section = section.model_fields[part].annotation
+    return list(section.model_fields)
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    known = list(known)
+    close = difflib.get_close_matches(word, known, n=1)
+    if close:
+        return f" Did you mean `{close[0]}`?"
+    return f" Known here: {', '.join(known)}." if len(known) < 20 else ""
+
+
+def _train_problems(train: dict[str, Any]) -> list[str]:
+    """Checks names and types of `train:` against the TrainingArguments that are installed."""
+    from dataclasses import fields
+    from typing import get_type_hints
+
+    from transformers import TrainingArguments  # imports torch: here, and only for a tree that has this section
+
+    hints = get_type_hints(TrainingArguments)
+    known = {field.name: hints[field.name] for field in fields(TrainingArguments) if field.init}
+    problems = []
+    for key, value in train.items():
+        if key in RESERVED_TRAIN_KEYS:
+            problems.append(f"  train.{key}: may not be set here; {RESERVED_TRAIN_KEYS[key]}.")
+        elif key not in known:
+            problems.append(f"  train.{key}: not a key of transformers.TrainingArguments.{_nearest(str(key), known)}")
+        else:
+            try:
+                TypeAdapter(known[key], config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
+            except ValidationError as error:
+                problems.append(f"  train.{key}: {error.errors()[0]['msg']} (got {value!r})")
+    return problems

@@ -1,0 +1,32 @@
+"""Counting (label, prediction) pairs: the integers behind every metric, in the loss as in the evaluation."""
+
+import torch
+
+
+def count_confusion(
+    predictions: torch.Tensor, references: torch.Tensor, num_labels: int, ignore_index: int
+) -> torch.Tensor:
+    """Counts pixels by label and predicted class, for each image of a batch, in one pass.
+
+    The pair becomes one index `label * K + prediction` and the indices one histogram. Ignored pixels are not masked
+    out, which would copy everything: they fall into a row of their own.
+
+    Args:
+        predictions: class ids (B, H, W) of 0..K-1, any integer type.
+        references: labels (B, H, W) of 0..K-1 or `ignore_index`, any integer type, on the same device. Nothing is
+            checked here, because a check would stall a GPU; `SegMetrics.update` and the data collator do.
+        num_labels: K.
+        ignore_index: label of pixels that do not count.
+
+    Returns:
+        int64 counts (B, K+1, K): rows are labels, columns predictions; row K holds the ignored pixels.
+    """
+    batch_size, num_cells = len(references), (num_labels + 1) * num_labels
+    # 32 bits hold every index that can occur and move half the memory of 64.
+    rows = references.to(torch.int32)
+    index = rows.masked_fill(rows == ignore_index, num_labels).mul_(num_labels).add_(predictions)
+    if batch_size > 1:
+        offsets = torch.arange(batch_size, dtype=torch.int32, device=index.device) * num_cells
+        index.add_(offsets.view(-1, 1, 1))
+    counts = torch.bincount(index.flatten(), minlength=batch_size * num_cells)
+    return counts.view(batch_size, num_labels + 1, num_labels)

@@ -1,0 +1,63 @@
+"""`load_dataset`: from a DataConfig to splits and classes."""
+
+from pathlib import Path
+
+import datasets
+
+from hfseg.config import DataConfig
+from hfseg.data.oxford_pet import OxfordPet, folder_fingerprint, pet_labels, prepare_root
+from hfseg.data.synthetic import SYNTHETIC_VERSION, write_synthetic_pet
+from hfseg.errors import UserError
+from hfseg.labels import LabelSet
+
+
+def load_dataset(config: DataConfig) -> tuple[datasets.DatasetDict, LabelSet]:
+    """Reads, checks and caches a data set.
+
+    Args:
+        config: which one and from where.
+
+    Returns:
+        Splits `train`, `validation`, `test` with columns `image` (RGB), `label` (one channel, 0..K-1 or the ignore
+        index) and `name`; and the classes.
+
+    Raises:
+        UserError: the data is not there or something in it is wrong; names the file and the remedy.
+
+    Example:
+        >>> from hfseg import DataConfig, load_dataset
+        >>> config = DataConfig(name="synthetic_pet", synthetic={"num_trainval": 16, "num_test": 4, "size": 64})
+        >>> data, labels = load_dataset(config)
+        >>> sorted(data), labels.names
+        (['test', 'train', 'validation'], ('pet', 'background', 'boundary'))
+    """
+    cache_dir = Path(datasets.config.HF_DATASETS_CACHE)
+    root = draw_synthetic_pet(config, cache_dir) if config.name == "synthetic_pet" else config.root
+    root = prepare_root(root, cache_dir).resolve()
+    builder = OxfordPet(
+        cache_dir=str(cache_dir), root=str(root), boundary=config.boundary, fingerprint=folder_fingerprint(root)
+    )
+    try:
+        builder.download_and_prepare()
+    except datasets.exceptions.DatasetGenerationError as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        raise
+    return builder.as_dataset(), pet_labels(config.boundary)
+
+
+def draw_synthetic_pet(config: DataConfig, cache_dir: Path) -> Path:
+    """Draws the synthetic pets into `data.root`, or the cache, unless they are there; returns the folder."""
+    drawing = config.synthetic
+    stem = f"v{SYNTHETIC_VERSION}-{drawing.num_trainval}-{drawing.num_test}-{drawing.size}-{drawing.seed}"
+    root = config.root or cache_dir / "synthetic_pet" / stem
+    if not root.exists():
+        root.parent.mkdir(parents=True, exist_ok=True)
+        write_synthetic_pet(
+            root,
+            num_trainval=drawing.num_trainval,
+            num_test=drawing.num_test,
+            size=drawing.size,
+            seed=drawing.seed,
+        )
+    return root

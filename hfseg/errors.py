@@ -1,0 +1,9 @@
+"""The one exception that is addressed to the user."""
+
+
+class UserError(ValueError):
+    """Something the user can fix: a config key, a data file, a label, a checkpoint.
+
+    The message says what is wrong, where (file, key, index), the value got, and what to do. The command line prints
+    it without a traceback and exits with code 2; every other exception is a bug of hfseg.
+    """

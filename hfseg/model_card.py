@@ -1,0 +1,149 @@
+"""The model card, written from a run's files: nothing in it is typed by hand."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+DATA_SETS = {
+    "oxford_pet": ("Oxford-IIIT Pet layout", "CC BY-SA 4.0 (Parkhi et al., 2012)"),
+    "synthetic_pet": ("hfseg synthetic pets (drawn)", "made by hfseg"),
+}
+PROTOCOL = (
+    "Mean IoU is the data-set mean IoU of mmseg, cityscapesScripts and `evaluate`: one confusion matrix over all "
+    "valid pixels at the labels' native size, IoU per class, mean over classes. The checkpoint was chosen on "
+    "validation; the test split was scored once."
+)
+
+
+def write_card(run_dir: Path, note: str | None = None) -> ModelCard:
+    """Writes `README.md` into a run's folder, from its metrics, config and provenance.
+
+    Args:
+        run_dir: a finished run.
+        note: a sentence under the title, such as which part of a data set was used.
+
+    Returns:
+        The card.
+    """
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    per_class = json.loads((run_dir / "per_class.json").read_text())
+    provenance = json.loads((run_dir / "provenance.json").read_text())
+    config = yaml.safe_load((run_dir / "run_config.yaml").read_text())
+    config["data"]["root"] = "<root>" if config["data"]["root"] else None
+    note = note if note is not None else config["data"]["note"]
+    sections = [
+        f"# {config['name']}",
+        _summary(config, provenance, note),
+        _usage(config),
+        _results(metrics, per_class),
+        _training(config, provenance),
+        _limits(config),
+    ]
+    card = ModelCard(f"---\n{_metadata(config, metrics).to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n")
+    partial = run_dir / "README.md.partial"
+    card.save(partial)
+    partial.replace(run_dir / "README.md")
+    return card
+
+
+def _metadata(config: dict[str, Any], metrics: dict[str, Any]) -> ModelCardData:
+    data_set, _ = DATA_SETS[config["data"]["name"]]
+    results = [
+        EvalResult(
+            task_type="image-segmentation",
+            dataset_type=config["data"]["name"],
+            dataset_name=config["data"]["note"] or data_set,
+            dataset_split="test",
+            metric_type="mean_iou",
+            metric_name="mean IoU (native size, one confusion matrix)",
+            metric_value=round(metrics["test_mean_iou"], 4),
+        )
+    ]
+    return ModelCardData(
+        model_name=config["name"],
+        pipeline_tag="image-segmentation",
+        library_name="transformers",
+        license="apache-2.0",
+        base_model=config["model"]["init"],
+        tags=["semantic-segmentation", "hfseg", config["model"]["type"]],
+        eval_results=results,
+    )
+
+
+def _summary(config: dict[str, Any], provenance: dict[str, Any], note: str | None) -> str:
+    start = f"from `{config['model']['init']}`" if config["model"]["init"] else "from scratch"
+    text = (
+        f"SegFormer-{config['model']['size'].upper()} ({provenance['num_parameters']:,} parameters), trained {start} "
+        f"on {DATA_SETS[config['data']['name']][0]} with hfseg {provenance['versions']['hfseg']}."
+    )
+    return f"{text}\n\n**{note}**" if note else text
+
+
+def _usage(config: dict[str, Any]) -> str:
+    return f"""## Use
+
+```python
+from transformers import pipeline
+
+segment = pipeline("image-segmentation", model="{config["name"]}")  # the folder or repository of this card
+for part in segment("image.jpg"):
+    print(part["label"], part["mask"].size)
+```"""
+
+
+def _results(metrics: dict[str, Any], per_class: dict[str, Any]) -> str:
+    lines = ["## Results", "", PROTOCOL, "", "| | validation | test |", "| --- | ---: | ---: |"]
+    lines += [
+        f"| {name} | {_number(metrics['eval_' + key])} | {_number(metrics['test_' + key])} |"
+        for name, key in (
+            ("**mean IoU**", "mean_iou"),
+            ("pixel accuracy", "pixel_accuracy"),
+            ("mean accuracy", "mean_accuracy"),
+            ("cross-entropy", "loss"),
+            (f"mean IoU of {metrics['test_constant_class']!r} everywhere", "constant_mean_iou"),
+        )
+    ]
+    lines += [
+        f"| IoU {row['name']} | {_number(row['iou'])} | {_number(test['iou'])} |"
+        for row, test in zip(per_class["eval"], per_class["test"], strict=True)
+    ]
+    return "\n".join(lines)
+
+
+def _training(config: dict[str, Any], provenance: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {number}" for name, number in provenance["versions"].items())
+    seconds = provenance["train_seconds"]
+    time = "not recorded" if seconds is None else f"{seconds / 60:.1f} minutes, evaluations included"
+    shown = yaml.safe_dump(config, sort_keys=False).rstrip()
+    return f"""## Training
+
+```
+{provenance["command"]}
+```
+
+* time: {time}; steps: {provenance["steps"]}, best checkpoint at step {provenance["best_step"]}
+* hardware: {provenance["hardware"]}
+* versions: {versions}
+
+<details><summary>The whole configuration</summary>
+
+```yaml
+{shown}
+```
+
+</details>"""
+
+
+def _limits(config: dict[str, Any]) -> str:
+    _, licence = DATA_SETS[config["data"]["name"]]
+    return f"""## Limits and licences
+
+The model knows the classes and the kind of pictures it was trained on, nothing else. Data: {licence}.
+Weights: Apache-2.0, as far as the data's licence allows."""
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

@@ -1,0 +1,1 @@
+"""The models and their loss. Models import no data code."""

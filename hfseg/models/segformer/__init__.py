@@ -1,0 +1,6 @@
+"""SegFormer (Xie et al., 2021, arXiv:2105.15203): configuration and model."""
+
+from hfseg.models.segformer.configuration_segformer import SIZES, HfsegSegformerConfig
+from hfseg.models.segformer.modeling_segformer import HfsegSegformerForSemanticSegmentation, HfsegSegformerModel
+
+__all__ = ["SIZES", "HfsegSegformerConfig", "HfsegSegformerForSemanticSegmentation", "HfsegSegformerModel"]

@@ -1,0 +1,372 @@
+"""SegFormer, written from the paper (Xie et al., 2021, arXiv:2105.15203).
+
+    image -> [patch embedding -> N x (attention, Mix-FFN) -> norm] x 4 stages -> all-MLP head -> logits at 1/4
+
+The function, the parameter names and the saved file are those of the published checkpoints (the layout that
+transformers writes). What differs is the order of the arithmetic:
+
+* **Channels last from end to end.** Tokens (B, H*W, C) and an image (B, C, H, W) in channels-last memory are the same
+  bytes, so going from linear layers to convolutions and back is a `view`, never a copy.
+* **Strided reduction as a matrix product**: kernel = stride, so where sizes divide it is a linear layer on patches.
+* **Folded head.** Between the encoder and the head's BatchNorm everything is linear, and a 1x1 convolution commutes
+  with bilinear upsampling; see `HfsegSegformerDecodeHead`.
+
+Comments give shapes: B batch, H x W the image, h x w a stage's feature map, N = h*w tokens, C channels, D the head's
+width, K classes.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutput, SemanticSegmenterOutput
+from transformers.modeling_utils import PreTrainedModel
+
+from hfseg.errors import UserError
+from hfseg.models.loss import segmentation_loss
+from hfseg.models.segformer.configuration_segformer import HfsegSegformerConfig
+
+
+def to_image(tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Tokens (B, h*w, C) as an image (B, C, h, w) in channels-last memory: a view."""
+    return tokens.view(tokens.shape[0], height, width, tokens.shape[2]).permute(0, 3, 1, 2)
+
+
+def to_tokens(image: torch.Tensor) -> torch.Tensor:
+    """An image (B, C, h, w) as tokens (B, h*w, C): a view where the memory is channels-last, as it is in here."""
+    return image.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+class HfsegSegformerPatchEmbeddings(nn.Module):
+    """Overlap patch embedding (section 3.1): a strided convolution whose patches overlap, then LayerNorm."""
+
+    def __init__(self, patch_size: int, stride: int, num_channels: int, hidden_size: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(num_channels, hidden_size, patch_size, stride, padding=patch_size // 2)
+        self.layer_norm = nn.LayerNorm(hidden_size)
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, int, int]:
+        image = self.proj(image)  # (B, C, h, w)
+        return self.layer_norm(to_tokens(image)), image.shape[2], image.shape[3]
+
+
+class HfsegSegformerSelfAttention(nn.Module):
+    """Efficient self-attention (section 3.1, equation 2): keys and values come from a map reduced `sr_ratio` times."""
+
+    def __init__(self, config: HfsegSegformerConfig, stage: int) -> None:
+        super().__init__()
+        channels = config.hidden_sizes[stage]
+        self.num_heads = config.num_attention_heads[stage]
+        self.dropout = config.attention_probs_dropout_prob
+        self.sr_ratio = config.sr_ratios[stage]
+        self.query = nn.Linear(channels, channels)
+        self.key = nn.Linear(channels, channels)
+        self.value = nn.Linear(channels, channels)
+        if self.sr_ratio > 1:
+            self.sr = nn.Conv2d(channels, channels, self.sr_ratio, self.sr_ratio)
+            self.layer_norm = nn.LayerNorm(channels)
+
+    def reduce(self, tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """Tokens (B, h*w, C) of a map r times smaller on each side, r = `sr_ratio`."""
+        ratio, (batch_size, _, channels) = self.sr_ratio, tokens.shape
+        if height % ratio or width % ratio:  # the convolution drops the remainder
+            return self.layer_norm(to_tokens(self.sr(to_image(tokens, height, width))))
+        patches = tokens.view(batch_size, height // ratio, ratio, width // ratio, ratio, channels)
+        patches = patches.transpose(2, 3).reshape(batch_size, -1, ratio * ratio * channels)
+        weight = self.sr.weight.permute(0, 2, 3, 1).reshape(channels, -1)  # (C, r*r*C)
+        return self.layer_norm(F.linear(patches, weight, self.sr.bias))
+
+    def split_heads(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(B, N, C) -> (B, heads, N, C/heads)"""
+        return tokens.view(*tokens.shape[:2], self.num_heads, -1).transpose(1, 2)
+
+    def forward(self, tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        reduced = self.reduce(tokens, height, width) if self.sr_ratio > 1 else tokens
+        attended = F.scaled_dot_product_attention(
+            self.split_heads(self.query(tokens)),
+            self.split_heads(self.key(reduced)),
+            self.split_heads(self.value(reduced)),
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+        return attended.transpose(1, 2).flatten(2)  # (B, N, C)
+
+
+class HfsegSegformerSelfOutput(nn.Module):
+    """The projection after attention; a module of its own for the published parameter names."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(channels, channels)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.dense(tokens)
+
+
+class HfsegSegformerAttention(nn.Module):
+    """Self-attention and its output projection."""
+
+    def __init__(self, config: HfsegSegformerConfig, stage: int) -> None:
+        super().__init__()
+        self.self = HfsegSegformerSelfAttention(config, stage)
+        self.output = HfsegSegformerSelfOutput(config.hidden_sizes[stage])
+
+    def forward(self, tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        return self.output(self.self(tokens, height, width))
+
+
+class HfsegSegformerDWConv(nn.Module):
+    """The 3x3 depth-wise convolution that tells tokens where they are, in place of a positional encoding."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.dwconv = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+
+    def forward(self, tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        return to_tokens(self.dwconv(to_image(tokens, height, width)))
+
+
+class HfsegSegformerMixFFN(nn.Module):
+    """Mix-FFN (section 3.1, equation 3): MLP(GELU(Conv3x3(MLP(x))))."""
+
+    def __init__(self, config: HfsegSegformerConfig, stage: int) -> None:
+        super().__init__()
+        channels = config.hidden_sizes[stage]
+        hidden = int(channels * config.mlp_ratios[stage])
+        self.dense1 = nn.Linear(channels, hidden)
+        self.dwconv = HfsegSegformerDWConv(hidden)
+        self.dense2 = nn.Linear(hidden, channels)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        tokens = F.gelu(self.dwconv(self.dense1(tokens), height, width))  # (B, N, 4C)
+        return self.dropout(self.dense2(self.dropout(tokens)))
+
+
+class HfsegSegformerLayer(GradientCheckpointingLayer):
+    """A Transformer block: x + path(attention(norm(x))), then x + path(ffn(norm(x)))."""
+
+    def __init__(self, config: HfsegSegformerConfig, stage: int, drop_path: float) -> None:
+        super().__init__()
+        channels = config.hidden_sizes[stage]
+        self.drop_path = drop_path
+        self.layer_norm_1 = nn.LayerNorm(channels)
+        self.attention = HfsegSegformerAttention(config, stage)
+        self.layer_norm_2 = nn.LayerNorm(channels)
+        self.mlp = HfsegSegformerMixFFN(config, stage)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def add(self, tokens: torch.Tensor, branch: torch.Tensor) -> torch.Tensor:
+        """The residual sum. In training whole branches are dropped per image (stochastic depth, arXiv:1603.09382)."""
+        if not self.training:
+            return branch.add_(tokens) if not branch.requires_grad else tokens + branch
+        if self.drop_path > 0:
+            keep = 1 - self.drop_path
+            branch = branch * branch.new_empty(len(branch), 1, 1).bernoulli_(keep).div_(keep)
+        return tokens + branch
+
+    def forward(self, tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        tokens = self.add(tokens, self.dropout(self.attention(self.layer_norm_1(tokens), height, width)))
+        return self.add(tokens, self.mlp(self.layer_norm_2(tokens), height, width))
+
+
+class HfsegSegformerBlocks(nn.ModuleList):
+    """The layers of one stage, in order."""
+
+    def forward(self, tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        for layer in self:
+            tokens = layer(tokens, height, width)
+        return tokens
+
+
+class HfsegSegformerEncoder(nn.Module):
+    """The Mix Transformer: four stages at 1/4, 1/8, 1/16 and 1/32 of the image."""
+
+    def __init__(self, config: HfsegSegformerConfig) -> None:
+        super().__init__()
+        stages, depths = range(config.num_encoder_blocks), config.depths
+        channels = (config.num_channels, *config.hidden_sizes)
+        # The chance of dropping a branch rises linearly from the first block to the last.
+        rates = torch.linspace(0, config.drop_path_rate, sum(depths)).tolist()
+        self.patch_embeddings = nn.ModuleList(
+            HfsegSegformerPatchEmbeddings(config.patch_sizes[i], config.strides[i], channels[i], channels[i + 1])
+            for i in stages
+        )
+        self.block = nn.ModuleList(
+            HfsegSegformerBlocks(HfsegSegformerLayer(config, i, rates[sum(depths[:i]) + j]) for j in range(depths[i]))
+            for i in stages
+        )
+        self.layer_norm = nn.ModuleList(nn.LayerNorm(channels[i + 1]) for i in stages)
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(B, 3, H, W) -> one (B, C_i, h_i, w_i) per stage, channels-last."""
+        features = []
+        image = image.contiguous(memory_format=torch.channels_last)
+        for embed, blocks, norm in zip(self.patch_embeddings, self.block, self.layer_norm, strict=True):
+            tokens, height, width = embed(image)
+            image = to_image(norm(blocks(tokens, height, width)), height, width)
+            features.append(image)
+        return tuple(features)
+
+
+class HfsegSegformerMLP(nn.Module):
+    """Projects one stage to the head's width, P_i x + b_i; the folded head needs its product with W_i."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(channels, width)
+
+    def forward(self, fuse: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """W_i (D, D) -> W_i P_i (D, C_i) and W_i b_i (D)"""
+        return fuse @ self.proj.weight, fuse @ self.proj.bias
+
+
+class HfsegSegformerClassifier(nn.Conv2d):
+    """The 1x1 convolution to logits; a class of its own because it starts near zero, at even odds."""
+
+
+class HfsegSegformerDecodeHead(nn.Module):
+    """The all-MLP decoder (section 3.2, equation 4), folded.
+
+    The paper projects every stage to D channels (P_i, b_i), upsamples to 1/4, concatenates to 4D channels and fuses
+    them with W = [W_4 W_3 W_2 W_1] (last stage first). All of that is linear and the upsampling commutes with it:
+
+        W concat(up(P_i x_i + b_i)) = sum_i up((W_i P_i) x_i) + sum_i W_i b_i
+
+    so each stage needs one product, at its own resolution, and the tensor of 4D channels never exists. The products
+    W_i P_i are made anew in every forward pass (about 1 % of the time): a cached one goes stale without a sign. At
+    inference BatchNorm, an affine map by then, goes into them too.
+    """
+
+    def __init__(self, config: HfsegSegformerConfig) -> None:
+        super().__init__()
+        width, stages = config.decoder_hidden_size, config.num_encoder_blocks
+        self.linear_c = nn.ModuleList(HfsegSegformerMLP(channels, width) for channels in config.hidden_sizes)
+        self.linear_fuse = nn.Conv2d(width * stages, width, 1, bias=False)
+        self.batch_norm = nn.BatchNorm2d(width)
+        self.dropout = nn.Dropout(config.classifier_dropout_prob)
+        self.classifier = HfsegSegformerClassifier(width, config.num_labels, 1)
+
+    def fold(self) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """The products W_i P_i (D, C_i), first stage first, and the sum of the biases W_i b_i (D)."""
+        fuse = self.linear_fuse.weight.flatten(1).chunk(len(self.linear_c), dim=1)[::-1]
+        products = [mlp(part) for part, mlp in zip(fuse, self.linear_c, strict=True)]
+        weights, bias = [weight for weight, _ in products], torch.stack([bias for _, bias in products]).sum(0)
+        norm = self.batch_norm
+        if not norm.training and norm.running_mean is not None and norm.running_var is not None:
+            scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+            weights = [weight * scale[:, None] for weight in weights]
+            bias = (bias - norm.running_mean) * scale + norm.bias
+        return weights, bias
+
+    def forward(self, features: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        weights, bias = self.fold()
+        height, width = features[0].shape[2:]
+        fused = F.linear(to_tokens(features[0]), weights[0], bias)  # (B, N, D)
+        for feature, weight in zip(features[1:], weights[1:], strict=True):
+            small = to_image(F.linear(to_tokens(feature), weight), *feature.shape[2:])
+            large = F.interpolate(small, size=(height, width), mode="bilinear", align_corners=False)
+            fused = fused.add_(to_tokens(large))
+        if self.batch_norm.training:
+            fused = to_tokens(self.batch_norm(to_image(fused, height, width)))
+        fused = self.dropout(F.relu_(fused))
+        logits = F.linear(fused, self.classifier.weight.flatten(1), self.classifier.bias)
+        return to_image(logits, height, width)  # (B, K, h, w)
+
+
+class HfsegSegformerPreTrainedModel(PreTrainedModel):
+    """What `transformers` needs to know to build, load and save the models below."""
+
+    config_class = HfsegSegformerConfig
+    config: HfsegSegformerConfig
+    base_model_prefix = "segformer"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _can_compile_fullgraph = True
+    _no_split_modules = ("HfsegSegformerLayer",)
+    # `forward` takes no `num_items_in_batch`; its loss is a mean, which the Trainer has to scale itself.
+    accepts_loss_kwargs = False
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        # As usual for ViTs, but with variance-preserving convolutions: from scratch they learn faster than std 0.02.
+        if isinstance(module, nn.Conv2d):
+            fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups
+            is_classifier = isinstance(module, HfsegSegformerClassifier)
+            nn.init.normal_(module.weight, std=0.01 if is_classifier else (2.0 / fan_out) ** 0.5)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.LayerNorm | nn.BatchNorm2d):
+            module.reset_parameters()
+
+
+class HfsegSegformerModel(HfsegSegformerPreTrainedModel):
+    """The encoder."""
+
+    def __init__(self, config: HfsegSegformerConfig) -> None:
+        super().__init__(config)
+        self.encoder = HfsegSegformerEncoder(config)
+        self.post_init()
+
+    def forward(self, pixel_values: torch.Tensor) -> BaseModelOutput:
+        """Images (B, 3, H, W) to features (B, C_i, h_i, w_i): all stages, and the last as `last_hidden_state`."""
+        features = self.encoder(pixel_values)
+        return BaseModelOutput(last_hidden_state=features[-1], hidden_states=features)
+
+
+class HfsegSegformerForSemanticSegmentation(HfsegSegformerPreTrainedModel):
+    """SegFormer with the all-MLP head.
+
+    Example:
+        >>> import torch
+        >>> from hfseg import HfsegSegformerConfig, HfsegSegformerForSemanticSegmentation, LabelSet
+        >>> config = HfsegSegformerConfig.from_size("b0", LabelSet(["pet", "background", "boundary"]))
+        >>> model = HfsegSegformerForSemanticSegmentation(config)
+        >>> model(pixel_values=torch.zeros(1, 3, 96, 128)).logits.shape
+        torch.Size([1, 3, 24, 32])
+    """
+
+    def __init__(self, config: HfsegSegformerConfig) -> None:
+        super().__init__(config)
+        self.segformer = HfsegSegformerModel(config)
+        self.decode_head = HfsegSegformerDecodeHead(config)
+        self.post_init()
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> SemanticSegmenterOutput | tuple[torch.Tensor, ...]:
+        """Computes logits, and the mean cross-entropy over valid pixels where labels are given.
+
+        Args:
+            pixel_values: normalised images (B, 3, H, W).
+            labels: int64 (B, H', W') of 0..K-1 or `config.semantic_loss_ignore_index`, of any size.
+            output_hidden_states: also return the four stages' features (B, C_i, h_i, w_i).
+            return_dict: False returns a tuple.
+
+        Returns:
+            `loss` (scalar or None), `logits` (B, K, H/4, W/4), `hidden_states`.
+
+        Raises:
+            UserError: images of another shape.
+        """
+        if pixel_values.ndim != 4 or pixel_values.shape[1] != self.config.num_channels:
+            raise UserError(
+                f"pixel_values must be (batch, {self.config.num_channels}, height, width); got "
+                f"{tuple(pixel_values.shape)}. Convert images to RGB and add the batch dimension."
+            )
+        features = self.segformer(pixel_values).hidden_states
+        logits = self.decode_head(features)
+        loss = None
+        if labels is not None:
+            loss = segmentation_loss(logits, labels, self.config.semantic_loss_ignore_index).mean
+        wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        output = SemanticSegmenterOutput(loss=loss, logits=logits, hidden_states=features if wanted else None)
+        return output.to_tuple() if return_dict is False else output

@@ -1,0 +1,85 @@
+"""predict(model, images): class ids at the images' own size."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from transformers import BaseImageProcessor, PreTrainedModel, SegformerImageProcessor
+
+from hfseg.errors import UserError
+
+ImageLike = str | Path | Image.Image | NDArray[np.uint8]
+
+
+@torch.no_grad()
+def predict(
+    model: PreTrainedModel,
+    images: ImageLike | Sequence[ImageLike],
+    processor: BaseImageProcessor | None = None,
+    batch_size: int = 8,
+    return_probabilities: bool = False,
+) -> Any:
+    """Segments images as the evaluation does.
+
+    Args:
+        model: any semantic segmentation model; it is put into evaluation mode.
+        images: paths, PIL images or uint8 arrays (H, W, 3), one or several.
+        processor: the image processor; by default the one in the folder or repository that the model came from.
+        batch_size: images per forward pass.
+        return_probabilities: also return the softmax over classes.
+
+    Returns:
+        A list of class id arrays (H, W), uint8 (int32 for more than 256 classes), one for each image. With
+        `return_probabilities`, that list and a list of float32 arrays (K, H, W).
+
+    Raises:
+        UserError: an image cannot be read, or there is no processor to be found.
+    """
+    if isinstance(images, str | Path | Image.Image | np.ndarray):
+        images = [images]
+    processor = processor or _processor_of(model)
+    model.eval()
+    masks: list[NDArray[Any]] = []
+    probabilities: list[NDArray[np.float32]] = []
+    for start in range(0, len(images), batch_size):
+        batch = [read_image(image) for image in images[start : start + batch_size]]
+        pixel_values = processor(images=batch, return_tensors="pt")["pixel_values"]
+        logits = model(pixel_values=pixel_values.to(model.device, model.dtype))["logits"].float()
+        for small, image in zip(logits, batch, strict=True):
+            large = F.interpolate(small[None], size=(image.height, image.width), mode="bilinear", align_corners=False)[
+                0
+            ]
+            ids = large.max(dim=0).indices.cpu().numpy()
+            masks.append(ids.astype(np.uint8 if len(large) <= 256 else np.int32))
+            if return_probabilities:
+                probabilities.append(large.softmax(dim=0).cpu().numpy())
+    return (masks, probabilities) if return_probabilities else masks
+
+
+def read_image(image: ImageLike) -> Image.Image:
+    """An RGB image, the right way up.
+
+    Raises:
+        UserError: the file cannot be read, or the array is not (H, W, 3) of uint8.
+    """
+    if isinstance(image, np.ndarray):
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise UserError(f"An image array must be uint8 (height, width, 3); got {image.dtype} {image.shape}.")
+        return Image.fromarray(image)
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    try:
+        return ImageOps.exif_transpose(Image.open(image)).convert("RGB")
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"{image} cannot be read as an image ({error}).") from error
+
+
+def _processor_of(model: PreTrainedModel) -> BaseImageProcessor:
+    if not model.name_or_path:
+        raise UserError("This model was not loaded from a folder or the Hub: pass its image `processor` to predict.")
+    return SegformerImageProcessor.from_pretrained(model.name_or_path)

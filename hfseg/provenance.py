@@ -1,0 +1,53 @@
+"""What made a run: command, data, versions, hardware. Goes into the run's files, the card and the model's config."""
+
+import os
+import platform
+import shlex
+import sys
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from hfseg.config import RunConfig
+
+PACKAGES = ("hfseg", "torch", "torchvision", "transformers", "accelerate", "datasets", "numpy")
+
+
+@dataclass
+class Provenance:
+    """Everything a reader needs to judge or repeat a run; paths of this machine appear as `<root>`."""
+
+    command: str
+    data: str
+    hardware: str
+    versions: dict[str, str] = field(default_factory=dict)
+    train_seconds: float | None = None
+    steps: int | None = None
+    best_step: int | None = None
+    num_parameters: int | None = None
+
+    @classmethod
+    def of_this_process(cls, config: RunConfig) -> "Provenance":
+        words = ["data.root=<root>" if word.startswith("data.root=") else word for word in sys.argv]
+        return cls(
+            command="python " + shlex.join(words).replace("'data.root=<root>'", "data.root=<root>"),
+            data=config.data.name,
+            hardware=describe_hardware(),
+            versions={name: version(name) for name in PACKAGES},
+        )
+
+    def public(self) -> dict[str, Any]:
+        """The part that travels inside the model's config."""
+        return {"version": self.versions["hfseg"], "data": self.data, "command": self.command}
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def describe_hardware() -> str:
+    """The accelerator, or the processor and its cores."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+    return f"{len(os.sched_getaffinity(0))} CPU cores ({platform.machine()})"

@@ -1,0 +1,212 @@
+"""SegTrainer: the stock Trainer, where its measured behaviour is right for segmentation; ours where it is not."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.modeling_outputs import SemanticSegmenterOutput
+
+from hfseg.errors import UserError
+from hfseg.labels import LabelSet
+from hfseg.metrics import SegMetrics, compute_from_confusion
+from hfseg.models.loss import segmentation_loss
+
+Batch = dict[str, torch.Tensor]
+
+
+class SegTrainer(Trainer):
+    """`transformers.Trainer` for any semantic segmentation model, with exact losses and metrics.
+
+    What differs from the stock Trainer, and why:
+
+    * The loss is computed outside the model, from its small logits, and divided by the number of valid pixels of the
+      whole optimizer step. Stock SegFormer averages per micro-batch and ignores the accumulated count.
+    * The log has `train_mean_iou`, from all pixels since the last log.
+    * Evaluation returns counts per image at the labels' native size instead of logits, which would fill the memory.
+    * A checkpoint that does not fit the model entirely is an error; stock only warns.
+
+    Args:
+        labels: the classes.
+        head_lr_factor: learning rate of everything outside the encoder, in multiples of `learning_rate`.
+        trainer_arguments: those of `transformers.Trainer`, unchanged. `compute_metrics` defaults to
+            `SegMetrics(labels)`, the collator to `SegCollator(labels)` where it is imported by the caller.
+
+    Example: see the README.
+    """
+
+    optimizer: torch.optim.Optimizer | None
+
+    def __init__(self, *, labels: LabelSet, head_lr_factor: float = 1.0, **trainer_arguments: Any) -> None:
+        self.labels = labels
+        self.head_lr_factor = head_lr_factor
+        trainer_arguments.setdefault("compute_metrics", SegMetrics(labels))
+        # With a `compute_loss_func`, Trainer leaves labels out of the model's call and our sum / count unscaled.
+        super().__init__(compute_loss_func=self._step_loss, **trainer_arguments)
+        if self.args.n_gpu > 1:
+            raise UserError(
+                f"{self.args.n_gpu} GPUs are visible to one process, where Trainer would use DataParallel. Start one "
+                "process per GPU (`accelerate launch scripts/run_seg.py ...`) or choose one (CUDA_VISIBLE_DEVICES=0)."
+            )
+        self.add_callback(EpochCallback())
+        self._train_confusion = torch.zeros(labels.num_labels, labels.num_labels, dtype=torch.int64)
+
+    # --- training
+
+    def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> torch.Tensor:
+        """Valid pixels of one optimizer step, over all its micro-batches and processes (stock counts 255 too)."""
+        ignored = self.labels.ignore_index
+        valid = sum((batch["labels"] != ignored).sum() for batch in batch_samples)
+        total = torch.as_tensor(valid, device=device)
+        if self.args.average_tokens_across_devices and self.args.world_size > 1:
+            total = self.accelerator.gather(total).sum()
+        return total
+
+    def _step_loss(
+        self, outputs: SemanticSegmenterOutput, labels: torch.Tensor, num_items_in_batch: torch.Tensor
+    ) -> torch.Tensor:
+        loss = segmentation_loss(outputs["logits"], labels, self.labels.ignore_index)
+        self._train_confusion = self._train_confusion.to(labels.device) + loss.confusion[:, :-1].sum(0)
+        return loss.total / num_items_in_batch.clamp(min=1)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Batch,
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
+        """The stock method, which hands everything in the batch but the labels to the model."""
+        inputs = {key: value for key, value in inputs.items() if key != "sizes"}
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The stock optimizer over groups with the head's learning rate and without decay on norms and biases."""
+        if self.optimizer is None:
+            optimizer_class, arguments = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            groups = parameter_groups(self.model, self.args, self.head_lr_factor)
+            self.optimizer = optimizer_class(groups, **arguments)
+        return self.optimizer
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds `train_mean_iou` to the lines that carry the training loss."""
+        if "loss" in logs:
+            confusion = self.accelerator.reduce(self._train_confusion.to(self.args.device), "sum")
+            logs["train_mean_iou"] = compute_from_confusion(np.asarray(confusion.cpu()))["mean_iou"]
+            self._train_confusion.zero_()
+        super().log(logs, start_time)
+
+    # --- evaluation
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """The stock loop, from a clean count even where the last evaluation ended in an exception."""
+        if isinstance(self.compute_metrics, SegMetrics):
+            self.compute_metrics.reset()
+        return super().evaluation_loop(*args, **kwargs)
+
+    def prediction_step(
+        self, model: nn.Module, inputs: Batch, prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> tuple[torch.Tensor | None, dict[str, torch.Tensor] | None, torch.Tensor | None]:
+        """Counts instead of logits.
+
+        Returns:
+            No loss (its mean per batch would be wrong for a short last batch; `SegMetrics` has the exact one);
+            `confusion` (B, K+1, K) and `loss` (B, 2: sum and valid pixels), per image because the Trainer cuts the
+            padding of the last distributed batch by rows; a placeholder for the labels.
+        """
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            logits = model(pixel_values=inputs["pixel_values"])["logits"]
+        confusions, losses = [], []
+        for small, padded, (height, width) in zip(logits, inputs["labels"], inputs["sizes"].tolist(), strict=True):
+            loss = segmentation_loss(small[None], padded[None, :height, :width], self.labels.ignore_index)
+            confusions.append(loss.confusion[0])
+            losses.append(torch.stack([loss.total.double(), loss.num_valid.double()]))
+        loss_sums = torch.stack(losses)
+        if prediction_loss_only:
+            return loss_sums[:, 0].sum() / loss_sums[:, 1].sum().clamp(min=1), None, None
+        counts = {"confusion": torch.stack(confusions), "loss": loss_sums}
+        return None, counts, loss_sums.new_zeros(len(loss_sums), 1)
+
+    # --- checkpoints
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Stock goes on with whatever fits, and trains or scores a half-initialised model."""
+        if load_result.missing_keys or load_result.unexpected_keys:
+            raise UserError(
+                "The checkpoint does not fit the model: "
+                f"{len(load_result.missing_keys)} tensors missing {load_result.missing_keys[:3]}, "
+                f"{len(load_result.unexpected_keys)} unexpected {load_result.unexpected_keys[:3]}. "
+                "It was written for another architecture or size."
+            )
+
+
+def parameter_groups(model: PreTrainedModel, args: TrainingArguments, head_lr_factor: float) -> list[dict[str, Any]]:
+    """Four groups: encoder and head (everything outside `base_model_prefix`), each with and without weight decay.
+
+    Norms and biases, that is every parameter with one dimension, are not decayed; stock decays BatchNorm.
+    """
+    prefix = model.base_model_prefix + "."
+    groups = []
+    for is_head, learning_rate in ((False, args.learning_rate), (True, args.learning_rate * head_lr_factor)):
+        for is_decayed, weight_decay in ((True, args.weight_decay), (False, 0.0)):
+            parameters = [
+                parameter
+                for name, parameter in model.named_parameters()
+                if parameter.requires_grad
+                and name.startswith(prefix) != is_head
+                and (parameter.ndim > 1) == is_decayed
+            ]
+            if parameters:
+                groups.append({"params": parameters, "lr": learning_rate, "weight_decay": weight_decay})
+    return groups
+
+
+class EpochCallback(TrainerCallback):
+    """Tells the training set the epoch. accelerate does so too, but not under several processes."""
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        dataset = kwargs["train_dataloader"].dataset
+        dataset.set_epoch(int(state.epoch or 0))
+
+
+class HistoryCallback(TrainerCallback):
+    """Writes every log as a line of JSON; a resumed run first drops the lines after its checkpoint."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if not state.is_world_process_zero:
+            return
+        kept = [line for line in read_history(self.path) if line["step"] <= state.global_step and state.global_step]
+        partial = self.path.with_suffix(".partial")
+        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        partial.replace(self.path)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if state.is_world_process_zero and logs:
+            with self.path.open("a") as file:
+                file.write(json.dumps(logs | {"step": state.global_step}) + "\n")
+
+
+def read_history(path: Path) -> Sequence[dict[str, Any]]:
+    """The lines of a history file, without one that a kill has torn."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]

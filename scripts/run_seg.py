@@ -1,0 +1,42 @@
+"""Command line of hfseg: a thin layer over `hfseg.run`.
+
+    python scripts/run_seg.py --config configs/quickstart.yaml
+    python scripts/run_seg.py --config configs/pets/segformer_b0.yaml data.root=~/data/pets train.max_steps=1000
+
+Exit codes: 0 done; 2 something you can fix, said in one message; 130 interrupted; anything else is a bug of hfseg.
+"""
+
+import argparse
+import sys
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Train and score a segmentation model.",
+        epilog="Overrides are key.sub=value with YAML values, such as train.max_steps=100 or model.size=b2.",
+    )
+    parser.add_argument("--config", required=True, metavar="FILE", help="YAML file of the run, see configs/")
+    parser.add_argument("--eval-only", action="store_true", help="score the saved model; do not train")
+    parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="change single keys of the config")
+    return parser.parse_intermixed_args()
+
+
+def main() -> int:
+    arguments = parse_arguments()  # before anything heavy is imported: --help answers at once
+    from hfseg import RunConfig, UserError, run
+
+    try:
+        config = RunConfig.load(arguments.config, arguments.overrides)
+        run(config, resume=arguments.resume, eval_only=arguments.eval_only)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from hfseg.models import loss as loss_module
+from hfseg.models.loss import segmentation_loss
+
+
+def reference(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """What stock SegFormer computes, summed."""
+    upsampled = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
+    return F.cross_entropy(upsampled, labels, ignore_index=255, reduction="sum")
+
+
+def random_case(num_labels: int, small: tuple[int, int], large: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    labels = torch.randint(0, num_labels, (2, *large))
+    labels[0, : large[0] // 3] = 255
+    return torch.randn(2, num_labels, *small, dtype=torch.float64, requires_grad=True), labels
+
+
+# up by 4, by a fraction, not at all, down, from one row
+SIZES = [((8, 6), (32, 24)), ((7, 9), (25, 31)), ((5, 5), (5, 5)), ((12, 9), (7, 4)), ((1, 3), (9, 8))]
+
+
+@pytest.mark.parametrize(("small", "large"), SIZES)
+@pytest.mark.parametrize("strip_elements", [1, 300, 1 << 20])
+def test_equals_interpolate_and_cross_entropy(
+    small: tuple[int, int], large: tuple[int, int], strip_elements: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loss_module, "STRIP_ELEMENTS_CPU", strip_elements)
+    logits, labels = random_case(3, small, large)
+    expected = reference(logits, labels)
+    (expected_gradient,) = torch.autograd.grad(expected, logits)
+    ours = segmentation_loss(logits, labels)
+    (gradient,) = torch.autograd.grad(3 * ours.total, logits)
+    torch.testing.assert_close(ours.total, expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(gradient, 3 * expected_gradient, rtol=1e-10, atol=1e-12)
+    assert ours.num_valid == (labels != 255).sum()
+
+
+def test_gradcheck() -> None:
+    logits, labels = random_case(4, (3, 4), (10, 13))
+    assert torch.autograd.gradcheck(lambda x: segmentation_loss(x, labels).total, (logits,))
+
+
+def test_confusion_is_that_of_the_upsampled_argmax() -> None:
+    logits, labels = random_case(5, (8, 6), (32, 24))
+    upsampled = F.interpolate(logits, size=(32, 24), mode="bilinear", align_corners=False)
+    expected = torch.zeros(2, 6, 5, dtype=torch.int64)
+    for image in range(2):
+        for label, predicted in zip(labels[image].flatten(), upsampled[image].argmax(0).flatten(), strict=True):
+            expected[image, 5 if label == 255 else label, predicted] += 1
+    assert segmentation_loss(logits.detach(), labels).confusion.equal(expected)
+
+
+def test_nothing_valid_is_zero_with_zero_gradient() -> None:
+    logits = torch.randn(1, 3, 4, 4, requires_grad=True)
+    result = segmentation_loss(logits, torch.full((1, 16, 16), 255))
+    assert result.mean == 0
+    assert torch.autograd.grad(result.mean, logits)[0].abs().max() == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_computed_in_fp32(dtype: torch.dtype) -> None:
+    logits, labels = random_case(3, (8, 6), (32, 24))
+    half = logits.detach().to(dtype).requires_grad_()
+    result = segmentation_loss(half, labels)
+    assert result.total.dtype == torch.float32
+    torch.testing.assert_close(result.total, segmentation_loss(half.float(), labels).total)
+    assert torch.autograd.grad(result.total, half)[0].dtype == dtype
+
+
+def test_no_gradient_is_made_where_none_is_needed() -> None:
+    logits, labels = random_case(3, (8, 6), (32, 24))
+    with torch.no_grad():
+        assert not segmentation_loss(logits, labels).total.requires_grad

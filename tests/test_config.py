@@ -1,0 +1,89 @@
+from pathlib import Path
+
+import pytest
+
+from hfseg import RunConfig, UserError
+from tests.conftest import REPOSITORY
+
+MINIMAL = "name: a-run\ndata: {name: synthetic_pet}\n"
+
+
+def load(tmp_path: Path, text: str, *overrides: str) -> RunConfig:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    return RunConfig.load(path, overrides)
+
+
+def complaint(tmp_path: Path, text: str, *overrides: str) -> str:
+    with pytest.raises(UserError) as error:
+        load(tmp_path, text, *overrides)
+    return str(error.value)
+
+
+def test_defaults_are_the_paper_recipe(tmp_path: Path) -> None:
+    config = load(tmp_path, MINIMAL)
+    assert config.output_dir == Path("runs/a-run")
+    assert (config.transforms.size, config.transforms.scale, config.transforms.cat_max_ratio) == (
+        512,
+        (0.5, 2.0),
+        0.75,
+    )
+    assert config.optim.head_lr_factor == 10
+    assert config.eval_size == 512
+
+
+def test_overrides_win_and_scientific_notation_is_a_number(tmp_path: Path) -> None:
+    config = load(tmp_path, MINIMAL, "train.learning_rate=6e-5", "transforms.size=64", "data.synthetic.seed=7")
+    assert config.train == {"learning_rate": 6e-5}
+    assert config.eval_size == 64
+    assert config.data.synthetic.seed == 7
+
+
+def test_every_unknown_key_is_listed_at_once_with_the_nearest_name(tmp_path: Path) -> None:
+    said = complaint(
+        tmp_path, "name: r\ndata: {name: synthetic_pet, rot: x}\ntrian: {}\ntrain: {learning_rat: 1, max_steps: 3}\n"
+    )
+    assert str(tmp_path / "run.yaml") in said
+    for key, nearest in (("data.rot", "`root`"), ("trian", "`train`"), ("train.learning_rat", "`learning_rate`")):
+        assert any(key in line and nearest in line for line in said.splitlines()), (key, said)
+    assert "max_steps" not in said
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("train.learning_rate=fast", "train.learning_rate: Input should be a valid number"),
+        ("train.output_dir=x", "set `output_dir` at the top level"),
+        ("train.seed=1", "set `seed` at the top level"),
+        ("train.evaluation_strategy=steps", "Did you mean `eval_strategy`?"),
+        ("transforms.scale=[2, 1]", "transforms.scale: must be two positive factors"),
+        ("data.name=oxford_pets", "data.name: Input should be"),
+        ("name=a/b", "becomes a folder's name"),
+        ("loss.dice=1.0", "loss.dice: 1.0 is not available yet"),
+        ("eval.mode=slide", "eval.mode: 'slide' is not available yet"),
+        ("transforms", "is not an override"),
+        ("name.sub=1", "`name` holds a value"),
+        ("train.max_steps=[", "is not valid YAML"),
+    ],
+)
+def test_bad_values_name_their_key(tmp_path: Path, override: str, said: str) -> None:
+    assert said in complaint(tmp_path, MINIMAL, override)
+
+
+def test_missing_file_and_missing_keys(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no config file"):
+        RunConfig.load(tmp_path / "nowhere.yaml")
+    said = complaint(tmp_path, "seed: 1\n")
+    assert "name: this key is required" in said
+    assert "data: this key is required" in said
+
+
+def test_a_saved_config_is_the_same_run(tmp_path: Path) -> None:
+    config = load(tmp_path, MINIMAL, "train.max_steps=3", "transforms.scale=null")
+    config.save(tmp_path / "saved.yaml")
+    assert RunConfig.load(tmp_path / "saved.yaml") == config
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "configs").glob("**/*.yaml")), ids=lambda path: path.stem)
+def test_shipped_configs_load(path: Path) -> None:
+    assert RunConfig.load(path).name

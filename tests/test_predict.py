@@ -1,0 +1,66 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import SegformerImageProcessor, pipeline
+
+from hfseg import LabelSet, UserError
+from hfseg.predict import predict
+from tests.test_trainer import tiny_model
+
+PROCESSOR = SegformerImageProcessor(size={"height": 64, "width": 64})
+
+
+def pictures() -> list[Image.Image]:
+    rng = np.random.default_rng(0)
+    return [Image.fromarray(rng.integers(0, 256, (*shape, 3), dtype=np.uint8)) for shape in ((40, 60), (70, 30))]
+
+
+def test_paths_images_and_arrays_give_the_same_at_native_size(tmp_path: Path, labels: LabelSet) -> None:
+    model, images = tiny_model(labels), pictures()
+    paths = [tmp_path / f"{index}.png" for index in range(2)]
+    for image, path in zip(images, paths, strict=True):
+        image.save(path)
+    masks = predict(model, images, PROCESSOR)
+    assert [mask.shape for mask in masks] == [(40, 60), (70, 30)]
+    for other in (paths, [np.asarray(image) for image in images], [str(path) for path in paths]):
+        assert all(map(np.array_equal, predict(model, other, PROCESSOR, batch_size=1), masks))
+    assert np.array_equal(predict(model, images[0], PROCESSOR)[0], masks[0])
+
+
+def test_probabilities(labels: LabelSet) -> None:
+    masks, probabilities = predict(tiny_model(labels), pictures(), PROCESSOR, return_probabilities=True)
+    for mask, values in zip(masks, probabilities, strict=True):
+        assert values.shape == (3, *mask.shape)
+        np.testing.assert_allclose(values.sum(0), 1, rtol=1e-5)
+        assert np.array_equal(values.argmax(0), mask)
+
+
+def test_equals_the_stock_pipeline(tmp_path: Path, labels: LabelSet) -> None:
+    torch.manual_seed(3)
+    model = tiny_model(labels)
+    torch.nn.init.normal_(model.decode_head.classifier.weight)
+    model.save_pretrained(tmp_path)
+    PROCESSOR.save_pretrained(tmp_path)
+    loaded = type(model).from_pretrained(tmp_path)
+    segment = pipeline("image-segmentation", model=str(tmp_path))
+    for image, mask in zip(pictures(), predict(loaded, pictures()), strict=True):
+        parts = {part["label"]: np.asarray(part["mask"]) > 0 for part in segment(image)}
+        agreement = np.mean(
+            [np.mean(parts.get(name, 0) == (mask == index)) for index, name in labels.id2label.items()]
+        )
+        assert agreement > 0.999
+        assert len(set(mask.flat)) > 1
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path, labels: LabelSet) -> None:
+    model = tiny_model(labels)
+    (tmp_path / "no.jpg").write_text("text")
+    with pytest.raises(UserError, match=r"no\.jpg cannot be read"):
+        predict(model, tmp_path / "no.jpg", PROCESSOR)
+    with pytest.raises(UserError, match="uint8"):
+        predict(model, np.zeros((4, 4, 3)), PROCESSOR)
+    with pytest.raises(UserError, match="pass its image `processor`"):
+        predict(model, pictures())

@@ -1,0 +1,184 @@
+"""The command as a user gives it, in a subprocess."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from huggingface_hub import ModelCard
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import AutoModelForSemanticSegmentation, SegformerForSemanticSegmentation, SegformerImageProcessor
+
+from hfseg import RunConfig, UserError, run
+from tests.conftest import REPOSITORY
+
+SETTINGS = {
+    "name": "tiny",
+    "transforms": {"size": 32},
+    "eval": {"size": 64},
+    "train": {"max_steps": 4, "per_device_train_batch_size": 4, "logging_steps": 2, "eval_strategy": "steps",
+              "save_strategy": "steps", "eval_steps": 2, "save_steps": 2},
+}  # fmt: skip
+
+
+def write_config(folder: Path, pets: Path) -> Path:
+    path = folder / "tiny.yaml"
+    data = {"name": "oxford_pet", "root": str(pets)}
+    path.write_text(yaml.safe_dump(SETTINGS | {"data": data, "output_dir": str(folder / "run")}))
+    return path
+
+
+def command(*arguments: object, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, str(REPOSITORY / "scripts" / "run_seg.py"), *map(str, arguments)]
+    return subprocess.run(words, cwd=cwd, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+@pytest.fixture(scope="module")
+def finished(pets: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    folder = tmp_path_factory.mktemp("finished")
+    result = command("--config", write_config(folder, pets))
+    assert result.returncode == 0, result.stderr
+    return folder, result
+
+
+def test_everything_is_written(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, result = finished
+    output = folder / "run"
+    assert "mean IoU" in result.stdout
+    assert "everywhere" in result.stdout
+    metrics = json.loads((output / "metrics.json").read_text())
+    for prefix in ("eval", "test"):
+        assert 0 < metrics[f"{prefix}_mean_iou"] < 1
+        assert f"{prefix}_iou_boundary" in metrics
+        assert f"{metrics[f'{prefix}_mean_iou']:.4f}" in result.stdout
+    assert [row["name"] for row in json.loads((output / "per_class.json").read_text())["test"]] == [
+        "pet", "background", "boundary",
+    ]  # fmt: skip
+    history = [json.loads(line) for line in (output / "history.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in history if "train_mean_iou" in line] == [2, 4]
+    assert [line["step"] for line in history if "eval_mean_iou" in line and line["step"] > 0][:2] == [2, 4]
+    best = max(line["eval_mean_iou"] for line in history if "eval_mean_iou" in line)
+    assert metrics["eval_mean_iou"] == pytest.approx(best, abs=1e-6)  # the best checkpoint, strictly reloaded
+    for figure in ("curves", "predictions"):
+        assert Image.open(output / "figures" / f"{figure}.png").size[0] > 600
+    assert RunConfig.load(output / "run_config.yaml").train["max_steps"] == 4
+    assert not list(output.glob("**/*partial*"))
+
+
+def test_the_model_folder_is_stock_and_complete(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder = finished[0] / "run" / "model"
+    assert {path.name for path in folder.iterdir()} == {
+        "config.json", "model.safetensors", "preprocessor_config.json",
+    }  # fmt: skip
+    model, info = AutoModelForSemanticSegmentation.from_pretrained(folder, output_loading_info=True)
+    assert type(model) is SegformerForSemanticSegmentation
+    assert not any(info.values())
+    assert model.config.id2label == {0: "pet", 1: "background", 2: "boundary"}
+    assert model.config.hfseg["version"]
+    assert SegformerImageProcessor.from_pretrained(folder).size == {"height": 64, "width": 64}
+
+
+def test_card(finished: tuple[Path, subprocess.CompletedProcess[str]], pets: Path) -> None:
+    text = (finished[0] / "run" / "README.md").read_text()
+    card = ModelCard(text)
+    metrics = json.loads((finished[0] / "run" / "metrics.json").read_text())
+    assert card.data.pipeline_tag == "image-segmentation"
+    assert card.data.library_name == "transformers"
+    assert card.data.eval_results[0].metric_value == round(metrics["test_mean_iou"], 4)
+    assert f"{metrics['test_mean_iou']:.4f}" in card.text
+    assert "scripts/run_seg.py --config" in card.text
+    assert str(pets) not in text
+
+
+def test_eval_only_gives_the_same_and_a_second_run_is_refused(
+    finished: tuple[Path, subprocess.CompletedProcess[str]], pets: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
+    path = write_config(tmp_path, pets)
+    before = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    refused = command("--config", path)
+    assert refused.returncode == 2
+    assert "already holds a run" in refused.stderr
+    weights = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    assert command("--config", path, "--eval-only").returncode == 0
+    after = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert after["test_mean_iou"] == before["test_mean_iou"]
+    assert all(
+        value.equal(weights[name]) for name, value in load_file(tmp_path / "run/model/model.safetensors").items()
+    )
+
+
+def test_resume_goes_on(finished: tuple[Path, subprocess.CompletedProcess[str]], pets: Path, tmp_path: Path) -> None:
+    path = write_config(tmp_path, pets)
+    shutil.copytree(finished[0] / "run", tmp_path / "run")
+    whole = load_file(tmp_path / "run" / "checkpoint-4" / "model.safetensors")
+    shutil.rmtree(tmp_path / "run" / "model")
+    (tmp_path / "run" / "metrics.json").unlink()
+    # as if killed while it wrote step 4: the weights are there, the state is not
+    (tmp_path / "run" / "checkpoint-4" / "trainer_state.json").unlink()
+    result = command("--config", path, "--resume")
+    assert result.returncode == 0, result.stderr
+    resumed = load_file(tmp_path / "run" / "checkpoint-4" / "model.safetensors")
+    assert all(value.equal(whole[name]) for name, value in resumed.items())
+
+
+def test_user_errors_exit_with_2_and_one_message(pets: Path, tmp_path: Path) -> None:
+    path = write_config(tmp_path, pets)
+    for arguments, said in (
+        ((path, "train.max_step=3"), "Did you mean `max_steps`?"),
+        ((path, f"data.root={tmp_path}/nowhere"), "nowhere is not a folder"),
+        ((path, "model.size=b7"), "b0, b1, b2"),
+    ):
+        result = command("--config", *arguments)
+        assert result.returncode == 2, result.stderr
+        assert said in result.stderr
+        assert "Traceback" not in result.stderr
+        assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("train.save_strategy=epoch", "refused by transformers.TrainingArguments"),
+        ("model.init=/nowhere/at/all", "model.init='/nowhere/at/all' cannot be loaded"),
+    ],
+)
+def test_refused_before_training(pets: Path, tmp_path: Path, override: str, said: str) -> None:
+    with pytest.raises(UserError) as error:
+        run(RunConfig.load(write_config(tmp_path, pets), [override]))
+    assert said in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_resume_without_a_run(pets: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no checkpoint to resume from"):
+        run(RunConfig.load(write_config(tmp_path, pets)), resume=True)
+
+
+def test_other_architecture_and_other_classes(
+    finished: tuple[Path, subprocess.CompletedProcess[str]], pets: Path, tmp_path: Path
+) -> None:
+    from hfseg import LabelSet
+    from hfseg.run import load_model
+
+    folder = finished[0] / "run" / "model"
+    config = RunConfig.load(write_config(tmp_path, pets))
+    with torch.no_grad():
+        model = load_model(config, LabelSet(["a", "b", "c", "d"]), str(folder))
+    assert model.decode_head.classifier.weight.shape[0] == 4
+    assert model.config.id2label[3] == "d"
+    weights = load_file(folder / "model.safetensors")
+    kept = model.state_dict()["segformer.encoder.block.0.0.attention.self.query.weight"]
+    assert kept.equal(weights["segformer.encoder.block.0.0.attention.self.query.weight"])
+
+    shutil.copytree(folder, tmp_path / "other")
+    described = json.loads((folder / "config.json").read_text())
+    (tmp_path / "other" / "config.json").write_text(json.dumps(described | {"depths": [3, 2, 2, 2]}))
+    with pytest.raises(UserError, match="is not a checkpoint of this model"):
+        load_model(config, LabelSet(["a", "b", "c"]), str(tmp_path / "other"))

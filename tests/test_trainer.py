@@ -1,0 +1,205 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader
+from transformers import SegformerImageProcessor, TrainingArguments
+
+from hfseg import (
+    DataConfig,
+    EvalSet,
+    HfsegSegformerConfig,
+    HfsegSegformerForSemanticSegmentation,
+    LabelSet,
+    SegCollator,
+    SegMetrics,
+    SegTrainer,
+    TrainSet,
+    TrainTransform,
+    UserError,
+    load_dataset,
+)
+from hfseg.config import TransformsConfig
+from hfseg.trainer import HistoryCallback, parameter_groups, read_history
+
+
+def tiny_model(labels: LabelSet, **changes: Any) -> HfsegSegformerForSemanticSegmentation:
+    config = HfsegSegformerConfig(
+        depths=(1, 1, 1, 1), hidden_sizes=(8, 16, 16, 32), num_attention_heads=(1, 1, 2, 2), decoder_hidden_size=16,
+        id2label=labels.id2label, label2id=labels.label2id, **changes,
+    )  # fmt: skip
+    return HfsegSegformerForSemanticSegmentation(config)
+
+
+def make_trainer(
+    folder: Path, labels: LabelSet, model: Any = None, callbacks: Any = None, **arguments: Any
+) -> SegTrainer:
+    config = DataConfig(name="synthetic_pet", synthetic={"num_trainval": 24, "num_test": 6, "size": 64})
+    data, _ = load_dataset(config)
+    processor = SegformerImageProcessor(size={"height": 64, "width": 64})
+    transform = TrainTransform(TransformsConfig(size=48), processor.image_mean, processor.image_std)
+    defaults = {
+        "output_dir": str(folder), "remove_unused_columns": False, "label_names": ["labels"], "disable_tqdm": True,
+        "batch_eval_metrics": True, "per_device_train_batch_size": 4, "per_device_eval_batch_size": 4,
+        "logging_steps": 2, "max_steps": 4, "dataloader_pin_memory": False,
+    }  # fmt: skip
+    return SegTrainer(
+        model=model or tiny_model(labels),
+        args=TrainingArguments(**(defaults | arguments)),
+        labels=labels,
+        train_dataset=TrainSet(data["train"], transform, seed=1),
+        eval_dataset=EvalSet(data["test"], processor),
+        data_collator=SegCollator(labels),
+        processing_class=processor,
+        callbacks=callbacks,
+    )
+
+
+def test_evaluation_is_exact_at_native_size(tmp_path: Path, labels: LabelSet) -> None:
+    """Against a loop that upsamples each image's logits to its own label and counts."""
+    trainer = make_trainer(tmp_path, labels)
+    assert len({tuple(sample["labels"].shape) for sample in trainer.eval_dataset}) > 1  # sizes are mixed
+    expected, losses, valid = SegMetrics(labels), 0.0, 0
+    model = trainer.model.eval()
+    for sample in trainer.eval_dataset:
+        with torch.no_grad():
+            logits = model(sample["pixel_values"][None]).logits
+        size = tuple(sample["labels"].shape)
+        upsampled = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+        expected.update(upsampled.argmax(1), sample["labels"][None])
+        losses += F.cross_entropy(upsampled, sample["labels"][None], ignore_index=255, reduction="sum").item()
+        valid += int((sample["labels"] != 255).sum())
+    results = trainer.evaluate()
+    assert trainer.compute_metrics.confusion.sum() == expected.confusion.sum()  # every pixel once
+    assert np.abs(trainer.compute_metrics.confusion - expected.confusion).sum() <= 4  # ties of rounding
+    assert results["eval_mean_iou"] == pytest.approx(expected.compute()["mean_iou"], abs=1e-4)
+    assert results["eval_loss"] == pytest.approx(losses / valid, rel=1e-5)
+    assert results["eval_num_pixels"] == valid
+    assert trainer.evaluate() == pytest.approx(results, rel=10)  # a second time counts from zero
+    assert trainer.compute_metrics.num_ignored == expected.num_ignored  # padding is not counted at all
+
+
+def test_evaluation_keeps_nothing_but_counts(tmp_path: Path, labels: LabelSet) -> None:
+    trainer = make_trainer(tmp_path, labels)
+    batch = next(iter(trainer.get_eval_dataloader()))
+    loss, counts, placeholder = trainer.prediction_step(trainer.model, batch, prediction_loss_only=False)
+    assert loss is None
+    assert counts is not None
+    assert placeholder is not None
+    assert {name: tuple(value.shape) for name, value in counts.items()} == {"confusion": (4, 4, 3), "loss": (4, 2)}
+    assert placeholder.shape == (4, 1)
+
+
+class FixedSamples(list):
+    """The same samples in every epoch, in order."""
+
+    def set_epoch(self, epoch: int) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("batch_size", "accumulation"), [(8, 1), (2, 4), (1, 8)])
+def test_one_step_is_the_same_however_it_is_split(
+    tmp_path: Path, labels: LabelSet, batch_size: int, accumulation: int
+) -> None:
+    """Sum over all valid pixels of the step by their number, although the parts have different numbers of them."""
+    model = tiny_model(labels, drop_path_rate=0.0, classifier_dropout_prob=0.0).double()
+    norm = model.decode_head.batch_norm.eval()  # in training it would see one part at a time
+    norm.train = lambda mode=True: norm  # type: ignore[method-assign]
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    trainer = make_trainer(
+        tmp_path, labels, model, max_steps=1, per_device_train_batch_size=batch_size, optim="sgd",
+        gradient_accumulation_steps=accumulation, learning_rate=1.0, max_grad_norm=0.0, logging_steps=1,
+        lr_scheduler_type="constant",
+    )  # fmt: skip
+    samples = FixedSamples(trainer.train_dataset[index] for index in range(8))
+    for index, sample in enumerate(samples):
+        sample["pixel_values"] = sample["pixel_values"].double()
+        sample["labels"][: 5 * index] = 255
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    pixel_values = torch.stack([sample["pixel_values"] for sample in samples])
+    target = torch.stack([sample["labels"] for sample in samples])
+    model.train()
+    upsampled = F.interpolate(model(pixel_values).logits, size=(48, 48), mode="bilinear", align_corners=False)
+    expected = F.cross_entropy(upsampled, target, ignore_index=255)
+    gradients = dict(zip(before, torch.autograd.grad(expected, list(model.parameters())), strict=True))
+
+    trainer.get_train_dataloader = lambda: DataLoader(  # type: ignore[method-assign]
+        samples, batch_size=batch_size, collate_fn=SegCollator(labels)
+    )
+    trainer.train()
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(expected.item(), rel=1e-5)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(before[name] - parameter, gradients[name], rtol=1e-6, atol=1e-9, msg=name)
+
+
+def test_training_metrics_are_logged_and_written(tmp_path: Path, labels: LabelSet) -> None:
+    history = tmp_path / "history.jsonl"
+    trainer = make_trainer(tmp_path, labels, callbacks=[HistoryCallback(history)])
+    seen = []
+    original = trainer._step_loss
+
+    def spy(outputs: Any, target: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
+        logits = F.interpolate(outputs["logits"], size=target.shape[-2:], mode="bilinear", align_corners=False)
+        seen.append((logits.argmax(1), target))
+        return original(outputs, target, num_items_in_batch)
+
+    trainer.compute_loss_func = spy
+    trainer.train()
+    lines = [line for line in read_history(history) if "train_mean_iou" in line]
+    assert [line["step"] for line in lines] == [2, 4]
+    for line, batches in zip(lines, (seen[:2], seen[2:]), strict=True):
+        expected = SegMetrics(labels)
+        for predictions, references in batches:
+            expected.update(predictions, references)
+        assert line["train_mean_iou"] == pytest.approx(expected.compute()["mean_iou"], abs=1e-3)
+
+
+def test_head_learns_faster_and_norms_do_not_decay(tmp_path: Path, labels: LabelSet) -> None:
+    model = tiny_model(labels)
+    groups = parameter_groups(model, TrainingArguments(tmp_path, learning_rate=1e-3, weight_decay=0.1), 10.0)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    grouped = {
+        names[id(parameter)]: (group["lr"], group["weight_decay"]) for group in groups for parameter in group["params"]
+    }
+    assert set(grouped) == set(names.values())
+    assert sum(len(group["params"]) for group in groups) == len(grouped)
+    assert grouped["segformer.encoder.block.0.0.attention.self.query.weight"] == (1e-3, 0.1)
+    assert grouped["segformer.encoder.block.0.0.layer_norm_1.weight"] == (1e-3, 0.0)
+    assert grouped["decode_head.linear_fuse.weight"] == (1e-2, 0.1)
+    assert grouped["decode_head.batch_norm.weight"] == (1e-2, 0.0)
+
+
+def test_resumed_training_is_the_uninterrupted_one(tmp_path: Path, labels: LabelSet) -> None:
+    weights = []
+    for folder, stops in ((tmp_path / "whole", [None]), (tmp_path / "parts", [None, 2])):
+        for stop in stops:
+            torch.manual_seed(5)
+            trainer = make_trainer(folder, labels, save_steps=2, callbacks=[HistoryCallback(folder / "history.jsonl")])
+            trainer.train(resume_from_checkpoint=None if stop is None else str(folder / f"checkpoint-{stop}"))
+        weights.append({name: value.clone() for name, value in trainer.model.state_dict().items()})
+    for name, value in weights[0].items():
+        assert value.equal(weights[1][name]), name
+    histories = [read_history(tmp_path / part / "history.jsonl") for part in ("whole", "parts")]
+    timeless = [[{k: v for k, v in line.items() if "runtime" not in k and "per_second" not in k} for line in lines[:2]]
+                for lines in histories]  # fmt: skip
+    assert timeless[0] == timeless[1]
+
+
+def test_a_checkpoint_that_does_not_fit_is_an_error(tmp_path: Path, labels: LabelSet) -> None:
+    make_trainer(tmp_path, labels, save_steps=2, max_steps=2).train()
+    other = make_trainer(tmp_path, labels, tiny_model(labels, num_encoder_blocks=4))
+    del other.model.decode_head.classifier.bias
+    other.model.decode_head.classifier.register_parameter("offset", torch.nn.Parameter(torch.zeros(3)))
+    with pytest.raises(UserError, match=r"1 tensors missing.*1 unexpected"):
+        other._load_from_checkpoint(str(tmp_path / "checkpoint-2"))
+
+
+def test_torn_history_lines_are_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    path.write_text(json.dumps({"step": 1}) + "\n" + '{"step": 2, "lo')
+    assert read_history(path) == [{"step": 1}]
