@@ -1,11 +1,13 @@
 """What made a run: command, data, versions, hardware. Goes into the run's files, the card and the model's config."""
 
+import json
 import os
 import platform
 import shlex
 import sys
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,21 +24,27 @@ class Provenance:
     command: str
     data: str
     hardware: str
+    num_parameters: int
     versions: dict[str, str] = field(default_factory=dict)
     train_seconds: float | None = None
     steps: int | None = None
     best_step: int | None = None
-    num_parameters: int | None = None
 
     @classmethod
-    def of_this_process(cls, config: RunConfig) -> "Provenance":
+    def of_this_process(cls, config: RunConfig, num_parameters: int) -> "Provenance":
         words = ["data.root=<root>" if word.startswith("data.root=") else word for word in sys.argv]
         return cls(
             command="python " + shlex.join(words).replace("'data.root=<root>'", "data.root=<root>"),
             data=config.data.name,
             hardware=describe_hardware(),
+            num_parameters=num_parameters,
             versions={name: version(name) for name in PACKAGES},
         )
+
+    @classmethod
+    def load(cls, path: Path) -> "Provenance":
+        """What an earlier process wrote with `save`."""
+        return cls(**json.loads(path.read_text()))
 
     def public(self) -> dict[str, Any]:
         """The part that travels inside the model's config."""

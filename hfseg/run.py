@@ -55,23 +55,25 @@ def run(config: RunConfig, resume: bool = False, eval_only: bool = False) -> dic
         UserError: something in the config, the data or the folder that the user can fix.
     """
     args = training_arguments(config)
-    checkpoint = check_output_dir(config.output_dir, resume, eval_only)
+    checkpoint = check_output_dir(config, resume, eval_only)
     set_seed(config.seed)
     data, labels = load_dataset(config.data)
     processor = SegformerImageProcessor(size={"height": config.eval_size, "width": config.eval_size})
     saved = config.output_dir / "model"
     model = load_model(config, labels, str(saved) if eval_only and saved.is_dir() else config.model.init)
     trainer = build_trainer(config, args, model, processor, data, labels)
-    provenance = Provenance.of_this_process(config)
-    if trainer.is_world_process_zero():
+    provenance = Provenance.of_this_process(config, model.num_parameters())
+    if eval_only and (config.output_dir / "provenance.json").exists():
+        provenance = Provenance.load(config.output_dir / "provenance.json")  # of the training
+    elif trainer.is_world_process_zero():
         config.save(config.output_dir / "run_config.yaml")
     if not eval_only:
-        result = trainer.train(resume_from_checkpoint=checkpoint)
-        provenance.train_seconds = result.metrics["train_runtime"]
-        save_model(trainer, saved, provenance)
+        train(trainer, config, checkpoint, provenance)
     metrics, per_class = evaluate(trainer, {"eval": data["validation"], "test": data["test"]})
     if trainer.is_world_process_zero():
-        write_results(config, trainer, metrics, per_class, provenance)
+        write_json(config.output_dir / "per_class.json", per_class)
+        write_json(config.output_dir / "provenance.json", provenance.as_dict())
+        write_json(config.output_dir / "metrics.json", metrics)
         draw_figures(config, trainer, data["validation"])
         write_card(config.output_dir)
         print_table(per_class, metrics)
@@ -96,12 +98,17 @@ def training_arguments(config: RunConfig) -> TrainingArguments:
         raise UserError(f"`train:` is refused by transformers.TrainingArguments: {error}") from error
 
 
-def check_output_dir(output_dir: Path, resume: bool, eval_only: bool) -> str | None:
+def check_output_dir(config: RunConfig, resume: bool, eval_only: bool) -> str | None:
     """Keeps one run from overwriting another; returns the checkpoint to resume from, if that is wanted.
 
     Raises:
-        UserError: the folder holds a run already, or nothing to resume.
+        UserError: the folder holds a run already, or nothing to resume or to score.
     """
+    output_dir = config.output_dir
+    if eval_only and config.model.init is None and not (output_dir / "model").is_dir():
+        raise UserError(
+            f"There is nothing to score: {output_dir}/model does not exist. Train first or set model.init."
+        )
     # `trainer_state.json` is written last: a checkpoint without it was torn by a kill
     whole = [path.parent for path in output_dir.glob("checkpoint-*/trainer_state.json")]
     if resume:
@@ -177,6 +184,15 @@ def build_trainer(
     )
 
 
+def train(trainer: SegTrainer, config: RunConfig, checkpoint: str | None, provenance: Provenance) -> None:
+    """Trains to the end, and saves the best weights and how they came about."""
+    result = trainer.train(resume_from_checkpoint=checkpoint)
+    provenance.train_seconds = result.metrics["train_runtime"]
+    provenance.steps = trainer.state.global_step
+    provenance.best_step = trainer.state.best_global_step
+    save_model(trainer, config.output_dir / "model", provenance)
+
+
 def save_model(trainer: SegTrainer, folder: Path, provenance: Provenance) -> None:
     """Writes weights, config and image processor: all that loading needs, and nothing private."""
     if not trainer.is_world_process_zero():
@@ -210,22 +226,6 @@ def evaluate(
         metrics[f"{prefix}_constant_class"] = trainer.labels.names[constant]
         per_class[prefix] = counts.per_class()
     return metrics, per_class
-
-
-def write_results(
-    config: RunConfig,
-    trainer: SegTrainer,
-    metrics: dict[str, Any],
-    per_class: dict[str, list[dict[str, Any]]],
-    provenance: Provenance,
-) -> None:
-    """Writes `metrics.json`, `per_class.json` and `provenance.json`."""
-    provenance.num_parameters = trainer.model.num_parameters()
-    provenance.best_step = trainer.state.best_global_step
-    provenance.steps = trainer.state.global_step
-    write_json(config.output_dir / "per_class.json", per_class)
-    write_json(config.output_dir / "provenance.json", provenance.as_dict())
-    write_json(config.output_dir / "metrics.json", metrics)
 
 
 def write_json(path: Path, value: Any) -> None:

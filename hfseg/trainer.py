@@ -33,8 +33,8 @@ class SegTrainer(Trainer):
     Args:
         labels: the classes.
         head_lr_factor: learning rate of everything outside the encoder, in multiples of `learning_rate`.
-        trainer_arguments: those of `transformers.Trainer`, unchanged. `compute_metrics` defaults to
-            `SegMetrics(labels)`, the collator to `SegCollator(labels)` where it is imported by the caller.
+        trainer_arguments: those of `transformers.Trainer`, unchanged; `data_collator` should be a `SegCollator`,
+            `compute_metrics` is a `SegMetrics(labels)` unless given.
 
     Example: see the README.
     """
@@ -177,14 +177,19 @@ class EpochCallback(TrainerCallback):
 
 
 class HistoryCallback(TrainerCallback):
-    """Writes every log as a line of JSON; a resumed run first drops the lines after its checkpoint."""
+    """Writes every log of the training as a line of JSON; a resumed run first drops the lines after its checkpoint.
+
+    Evaluations after the training, of the best weights, are results and not history.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.is_training = False
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        self.is_training = True
         if not state.is_world_process_zero:
             return
         kept = [line for line in read_history(self.path) if line["step"] <= state.global_step and state.global_step]
@@ -200,9 +205,14 @@ class HistoryCallback(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        if state.is_world_process_zero and logs:
+        if self.is_training and state.is_world_process_zero and logs:
             with self.path.open("a") as file:
                 file.write(json.dumps(logs | {"step": state.global_step}) + "\n")
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.is_training = False
 
 
 def read_history(path: Path) -> Sequence[dict[str, Any]]:

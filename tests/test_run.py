@@ -62,7 +62,7 @@ def test_everything_is_written(finished: tuple[Path, subprocess.CompletedProcess
     ]  # fmt: skip
     history = [json.loads(line) for line in (output / "history.jsonl").read_text().splitlines()]
     assert [line["step"] for line in history if "train_mean_iou" in line] == [2, 4]
-    assert [line["step"] for line in history if "eval_mean_iou" in line and line["step"] > 0][:2] == [2, 4]
+    assert [line["step"] for line in history if "eval_mean_iou" in line] == [2, 4]  # and not the final one again
     best = max(line["eval_mean_iou"] for line in history if "eval_mean_iou" in line)
     assert metrics["eval_mean_iou"] == pytest.approx(best, abs=1e-6)  # the best checkpoint, strictly reloaded
     for figure in ("curves", "predictions"):
@@ -109,6 +109,8 @@ def test_eval_only_gives_the_same_and_a_second_run_is_refused(
     assert command("--config", path, "--eval-only").returncode == 0
     after = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert after["test_mean_iou"] == before["test_mean_iou"]
+    for kept in ("history.jsonl", "provenance.json", "run_config.yaml"):  # they tell of the training
+        assert (tmp_path / "run" / kept).read_text() == (finished[0] / "run" / kept).read_text()
     assert all(
         value.equal(weights[name]) for name, value in load_file(tmp_path / "run/model/model.safetensors").items()
     )
@@ -154,6 +156,11 @@ def test_refused_before_training(pets: Path, tmp_path: Path, override: str, said
         run(RunConfig.load(write_config(tmp_path, pets), [override]))
     assert said in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_nothing_to_score(pets: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing to score"):
+        run(RunConfig.load(write_config(tmp_path, pets)), eval_only=True)
 
 
 def test_resume_without_a_run(pets: Path, tmp_path: Path) -> None:
