@@ -9,7 +9,8 @@ from hfseg.data import EvalSet, SegCollator, TrainSet, TrainTransform, load_data
 from hfseg.errors import UserError
 from hfseg.labels import LabelSet
 from hfseg.metrics import SegMetrics
-from hfseg.models.segformer import HfsegSegformerConfig, HfsegSegformerForSemanticSegmentation
+from hfseg.models.fcn import HfsegFCNConfig, HfsegFCNForSemanticSegmentation
+from hfseg.models.segformer import HfsegSegformerConfig, HfsegSegformerForSemanticSegmentation, speed_up
 from hfseg.predict import predict
 from hfseg.run import run
 from hfseg.trainer import SegTrainer
@@ -19,6 +20,8 @@ __version__ = "0.1.0"
 __all__ = [
     "DataConfig",
     "EvalSet",
+    "HfsegFCNConfig",
+    "HfsegFCNForSemanticSegmentation",
     "HfsegSegformerConfig",
     "HfsegSegformerForSemanticSegmentation",
     "LabelSet",
@@ -33,6 +36,7 @@ __all__ = [
     "load_dataset",
     "predict",
     "run",
+    "speed_up",
 ]
 
 register()

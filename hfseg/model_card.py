@@ -1,6 +1,8 @@
 """The model card, written from a run's files: nothing in it is typed by hand."""
 
 import json
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -75,20 +77,23 @@ def _metadata(config: dict[str, Any], metrics: dict[str, Any]) -> ModelCardData:
 
 def _summary(config: dict[str, Any], provenance: dict[str, Any], note: str | None) -> str:
     start = f"from `{config['model']['init']}`" if config["model"]["init"] else "from scratch"
+    family = {"segformer": "SegFormer", "fcn": "FCN"}[config["model"]["type"]]
     text = (
-        f"SegFormer-{config['model']['size'].upper()} ({provenance['num_parameters']:,} parameters), trained {start} "
+        f"{family}-{config['model']['size'].upper()} ({provenance['num_parameters']:,} parameters), trained {start} "
         f"on {DATA_SETS[config['data']['name']][0]} with hfseg {provenance['versions']['hfseg']}."
     )
     return f"{text}\n\n**{note}**" if note else text
 
 
 def _usage(config: dict[str, Any]) -> str:
+    # FCN has no class in transformers: its code lies beside the weights
+    trust = ", trust_remote_code=True" if config["model"]["type"] == "fcn" else ""
     return f"""## Use
 
 ```python
 from transformers import pipeline
 
-segment = pipeline("image-segmentation", model="{config["name"]}")  # the folder or repository of this card
+segment = pipeline("image-segmentation", model="{config["name"]}"{trust})  # or this card's folder
 for part in segment("image.jpg"):
     print(part["label"], part["mask"].size)
 ```"""
@@ -147,3 +152,47 @@ Weights: Apache-2.0, as far as the data's licence allows."""
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
+
+
+def collect_cards(run_dirs: Iterable[Path], folder: Path) -> None:
+    """Copies runs' cards with the files behind their numbers, and writes the table of all cards in the folder.
+
+    Pictures of predictions are taken along only where the data is drawn; others' images stay where they are.
+
+    Args:
+        run_dirs: finished runs.
+        folder: where the cards are kept, one folder for each run's name.
+    """
+    for run_dir in run_dirs:
+        config = yaml.safe_load((run_dir / "run_config.yaml").read_text())
+        target = folder / config["name"]
+        target.mkdir(parents=True, exist_ok=True)
+        files = [
+            "README.md",
+            "metrics.json",
+            "per_class.json",
+            "provenance.json",
+            "history.jsonl",
+            "figures/curves.png",
+        ]
+        if config["data"]["name"].startswith("synthetic_"):
+            files.append("figures/predictions.png")
+        for file in files:
+            shutil.copyfile(run_dir / file, target / Path(file).name)
+    rows = [
+        "# Results",
+        "",
+        PROTOCOL + " Made by `python scripts/collect_cards.py RUN_DIR ...`.",
+        "",
+        "| card | data | mean IoU, test | validation | constant answer, test | minutes | hardware |",
+        "| --- | --- | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for card in sorted(path.parent for path in folder.glob("*/metrics.json")):
+        metrics = json.loads((card / "metrics.json").read_text())
+        provenance = json.loads((card / "provenance.json").read_text())
+        scores = [_number(metrics[key]) for key in ("test_mean_iou", "eval_mean_iou", "test_constant_mean_iou")]
+        minutes = f"{provenance['train_seconds'] / 60:.1f}"
+        data = ModelCard.load(card / "README.md").data.eval_results[0].dataset_name
+        cells = [f"[{card.name}]({card.name}/README.md)", data, *scores, minutes, provenance["hardware"]]
+        rows.append("| " + " | ".join(cells) + " |")
+    (folder / "README.md").write_text("\n".join(rows) + "\n")

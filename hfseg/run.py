@@ -18,7 +18,7 @@ from hfseg.errors import UserError
 from hfseg.labels import LabelSet
 from hfseg.metrics import SegMetrics, best_constant_mean_iou
 from hfseg.model_card import write_card
-from hfseg.models.segformer import HfsegSegformerConfig, HfsegSegformerForSemanticSegmentation
+from hfseg.models.loading import load_model
 from hfseg.predict import predict
 from hfseg.provenance import Provenance
 from hfseg.report import Example, plot_curves, plot_predictions
@@ -60,7 +60,7 @@ def run(config: RunConfig, resume: bool = False, eval_only: bool = False) -> dic
     data, labels = load_dataset(config.data)
     processor = SegformerImageProcessor(size={"height": config.eval_size, "width": config.eval_size})
     saved = config.output_dir / "model"
-    model = load_model(config, labels, str(saved) if eval_only and saved.is_dir() else config.model.init)
+    model = load_model(config.model, labels, str(saved) if eval_only and saved.is_dir() else None)
     trainer = build_trainer(config, args, model, processor, data, labels)
     provenance = Provenance.of_this_process(config, model.num_parameters())
     if eval_only and (config.output_dir / "provenance.json").exists():
@@ -123,42 +123,6 @@ def check_output_dir(config: RunConfig, resume: bool, eval_only: bool) -> str | 
     return None
 
 
-def load_model(config: RunConfig, labels: LabelSet, source: str | None) -> PreTrainedModel:
-    """The model, from scratch or from a folder or Hub id.
-
-    Raises:
-        UserError: an unknown size, no checkpoint at `source`, or one that does not fit.
-    """
-    model_config = HfsegSegformerConfig.from_size(config.model.size, labels)
-    if source is None:
-        return HfsegSegformerForSemanticSegmentation(model_config)
-    try:
-        model, info = HfsegSegformerForSemanticSegmentation.from_pretrained(
-            source,
-            id2label=labels.id2label,
-            label2id=labels.label2id,
-            semantic_loss_ignore_index=labels.ignore_index,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
-    except OSError as error:
-        raise UserError(f"model.init={source!r} cannot be loaded: {error}") from error
-    _check_loaded(source, info)
-    return model
-
-
-def _check_loaded(source: str, info: dict[str, Any]) -> None:
-    """Only a classifier of another number of classes may be new; anything else means another architecture."""
-    new = {key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]}
-    wrong = sorted(set(info["missing_keys"]) | set(info["unexpected_keys"]) | new)
-    wrong = [key for key in wrong if not (key in new and key.startswith("decode_head.classifier."))]
-    if wrong:
-        raise UserError(
-            f"model.init={source!r} is not a checkpoint of this model: {len(wrong)} tensors do not fit, such as "
-            f"{wrong[:3]}. Check model.type and where the checkpoint comes from."
-        )
-
-
 def build_trainer(
     config: RunConfig,
     args: TrainingArguments,
@@ -174,6 +138,7 @@ def build_trainer(
         model=model,
         args=args,
         labels=labels,
+        loss=config.loss,
         head_lr_factor=config.optim.head_lr_factor,
         train_dataset=TrainSet(data["train"], transform, config.seed),
         eval_dataset=EvalSet(data["validation"], processor),

@@ -11,10 +11,11 @@ from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.modeling_outputs import SemanticSegmenterOutput
 
+from hfseg.config import LossConfig
 from hfseg.errors import UserError
 from hfseg.labels import LabelSet
 from hfseg.metrics import SegMetrics, compute_from_confusion
-from hfseg.models.loss import segmentation_loss
+from hfseg.models.loss import PLAIN, segmentation_loss
 
 Batch = dict[str, torch.Tensor]
 
@@ -32,6 +33,7 @@ class SegTrainer(Trainer):
 
     Args:
         labels: the classes.
+        loss: options of the training loss; evaluation always reports plain cross-entropy.
         head_lr_factor: learning rate of everything outside the encoder, in multiples of `learning_rate`.
         trainer_arguments: those of `transformers.Trainer`, unchanged; `data_collator` should be a `SegCollator`,
             `compute_metrics` is a `SegMetrics(labels)` unless given.
@@ -41,8 +43,11 @@ class SegTrainer(Trainer):
 
     optimizer: torch.optim.Optimizer | None
 
-    def __init__(self, *, labels: LabelSet, head_lr_factor: float = 1.0, **trainer_arguments: Any) -> None:
+    def __init__(
+        self, *, labels: LabelSet, loss: LossConfig = PLAIN, head_lr_factor: float = 1.0, **trainer_arguments: Any
+    ) -> None:
         self.labels = labels
+        self.loss = loss
         self.head_lr_factor = head_lr_factor
         trainer_arguments.setdefault("compute_metrics", SegMetrics(labels))
         # With a `compute_loss_func`, Trainer leaves labels out of the model's call and our sum / count unscaled.
@@ -69,9 +74,14 @@ class SegTrainer(Trainer):
     def _step_loss(
         self, outputs: SemanticSegmenterOutput, labels: torch.Tensor, num_items_in_batch: torch.Tensor
     ) -> torch.Tensor:
-        loss = segmentation_loss(outputs["logits"], labels, self.labels.ignore_index)
-        self._train_confusion = self._train_confusion.to(labels.device) + loss.confusion[:, :-1].sum(0)
-        return loss.total / num_items_in_batch.clamp(min=1)
+        main = segmentation_loss(outputs["logits"], labels, self.labels.ignore_index, self.loss)
+        self._train_confusion = self._train_confusion.to(labels.device) + main.confusion[:, :-1].sum(0)
+        total = main.total
+        auxiliary_logits = outputs.get("auxiliary_logits")
+        if auxiliary_logits is not None and self.loss.aux_weight > 0:
+            auxiliary = segmentation_loss(auxiliary_logits, labels, self.labels.ignore_index, self.loss)
+            total = total + self.loss.aux_weight * auxiliary.total
+        return total / num_items_in_batch.clamp(min=1)
 
     def compute_loss(
         self,

@@ -1,103 +1,257 @@
-"""Benchmarks, each in processes of its own. Prints a table and writes JSON.
+"""Benchmarks: side by side, in one process, alternating; memory in processes of its own. Prints tables, writes JSON.
 
+python scripts/bench.py model --models b0 --json bench_model.json
 python scripts/bench.py memory --images 10 100 1000 --json bench_memory.json
 """
 
 import argparse
 import json
+import os
 import platform
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-VERSIONS = ("torch", "transformers", "accelerate", "numpy")
+VERSIONS = ("torch", "torchvision", "transformers", "accelerate", "numpy")
+SEGFORMER = ("stock", "stock compiled", "ours", "ours compiled")
+FCN = ("torchvision", "ours")
+Row = dict[str, Any]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
+    model = commands.add_parser("model", help="inference and training step against stock and torchvision")
+    model.add_argument("--models", nargs="+", default=["b0", "b2", "fcn"], choices=["b0", "b2", "fcn"])
+    model.add_argument("--tasks", nargs="+", default=["inference", "training"], choices=["inference", "training"])
+    model.add_argument("--sizes", type=int, nargs="+", default=[512], help="side of the square images")
+    model.add_argument("--classes", type=int, nargs="+", default=[19])
+    model.add_argument("--batch", type=int, default=1, help="images per call; training uses twice as many")
+    model.add_argument("--rounds", type=int, default=9, help="timed calls of each implementation, alternating")
+    model.add_argument("--dtype", default="fp32", choices=["fp32", "tf32", "bf16"], help="tf32 and bf16 want a GPU")
+    model.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    model.add_argument("--json", type=Path, help="where to write the figures")
     memory = commands.add_parser("memory", help="peak memory of an evaluation against the number of images")
     memory.add_argument("--images", type=int, nargs="+", default=[10, 100, 1000])
     memory.add_argument("--size", type=int, default=256, help="side of the images in pixels")
     memory.add_argument("--classes", type=int, default=19)
     memory.add_argument("--json", type=Path, help="where to write the figures")
-    one = commands.add_parser("_evaluate")  # one row of `memory`, in a fresh process
-    one.add_argument("--images", type=int, required=True)
-    one.add_argument("--size", type=int, required=True)
-    one.add_argument("--classes", type=int, required=True)
+    once = commands.add_parser("_once")  # one measurement in a fresh process
+    once.add_argument("function", choices=["evaluation_memory", "step_memory"])
+    once.add_argument("arguments", type=json.loads)
     arguments = parser.parse_args()
-    if arguments.command == "_evaluate":
-        print(json.dumps(evaluate_once(arguments.images, arguments.size, arguments.classes)))
+    if arguments.command == "_once":
+        print(json.dumps(globals()[arguments.function](**arguments.arguments)))
+    elif arguments.command == "memory":
+        keys = {"size": arguments.size, "classes": arguments.classes}
+        report([in_fresh_process("evaluation_memory", count=n, **keys) for n in arguments.images], arguments.json)
     else:
-        report(memory_rows(arguments.images, arguments.size, arguments.classes), arguments.json)
+        report(model_rows(arguments), arguments.json)
 
 
-def memory_rows(counts: list[int], size: int, classes: int) -> list[dict[str, Any]]:
-    """One row for each number of images."""
+def in_fresh_process(function: str, **arguments: Any) -> Row:
+    """Calls a function of this file in a process of its own: peak memory never goes down within one."""
+    words = [sys.executable, __file__, "_once", function, json.dumps(arguments)]
+    output = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    return json.loads(output.splitlines()[-1])
+
+
+# --- model: time and memory of one step
+
+
+def model_rows(arguments: argparse.Namespace) -> list[Row]:
+    """Rows for every combination asked for; each implementation is compared with the first one."""
     rows = []
-    for count in counts:
-        words = [sys.executable, __file__, "_evaluate", "--images", count, "--size", size, "--classes", classes]
-        output = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=True).stdout
-        rows.append(json.loads(output.splitlines()[-1]))
+    for name in arguments.models:
+        names: tuple[str, ...] = FCN if name == "fcn" else SEGFORMER
+        names = tuple(each for each in names if not (arguments.no_compile and "compiled" in each))
+        for task in arguments.tasks:
+            for size in arguments.sizes:
+                for classes in arguments.classes:
+                    batch = arguments.batch * (2 if task == "training" else 1)
+                    case = {"task": task, "size": size, "classes": classes, "batch": batch, "dtype": arguments.dtype}
+                    rows += compare(name, names, case, arguments.rounds)
     return rows
 
 
-def evaluate_once(count: int, size: int, classes: int) -> dict[str, Any]:
-    """Evaluates SegFormer-B0 on random images of mixed sizes; peak memory before and after, in MB."""
+def compare(name: str, implementations: tuple[str, ...], case: Row, rounds: int) -> list[Row]:
+    """Times the implementations in turn, round by round, and gives each one's median and ratio to the first."""
+    steps = {each: make_step(name, each, **case) for each in implementations}
+    times: dict[str, list[float]] = {each: [] for each in implementations}
+    for number in range(rounds + 2):  # two rounds to warm up, in which compiling happens
+        for each, step in steps.items():
+            start = time.perf_counter()
+            step()
+            if number >= 2:
+                times[each].append(time.perf_counter() - start)
+    base = statistics.median(times[implementations[0]])
+    rows = []
+    for each in implementations:
+        median = statistics.median(times[each])
+        memory = (
+            {} if "compiled" in each else in_fresh_process("step_memory", name=name, implementation=each, case=case)
+        )
+        rows.append(
+            {
+                "model": name,
+                **case,
+                "implementation": each,
+                "median_ms": round(1000 * median, 1),
+                "min_ms": round(1000 * min(times[each]), 1),
+                "speed_up": round(base / median, 2),
+                "peak_mb": memory.get("peak_mb", "-"),
+            }
+        )
+        print(rows[-1], file=sys.stderr, flush=True)
+    return rows
+
+
+def make_step(
+    name: str, implementation: str, task: str, size: int, classes: int, batch: int, dtype: str
+) -> Callable[[], None]:
+    """One inference, or one training step (forward, loss at full size, backward; no optimizer)."""
     import torch
-    from torch.utils.data import Dataset
+    import torch.nn.functional as F
+
+    from hfseg.models.loss import segmentation_loss
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = dtype == "tf32"
+    torch.manual_seed(0)
+    model = make_model(name, implementation, classes, fuse=task == "inference").to(device)
+    call = torch.compile(model) if "compiled" in implementation else model
+    pixel_values = torch.randn(batch, 3, size, size, device=device)
+    labels = torch.randint(0, classes, (batch, size, size), device=device)
+
+    def logits() -> Any:
+        with torch.autocast(device, torch.bfloat16, enabled=dtype == "bf16"):
+            output = call(pixel_values)
+        return output["out"] if implementation == "torchvision" else output.logits
+
+    def inference() -> None:
+        with torch.no_grad():
+            logits()
+        synchronise(device)
+
+    def training() -> None:
+        small = logits()
+        if implementation.startswith("ours"):
+            loss = segmentation_loss(small, labels).mean
+        else:  # as both stock models' users do
+            large = F.interpolate(small.float(), size=(size, size), mode="bilinear", align_corners=False)
+            loss = F.cross_entropy(large, labels, ignore_index=255)
+        loss.backward()
+        model.zero_grad(set_to_none=True)
+        synchronise(device)
+
+    model.train(task == "training")
+    return training if task == "training" else inference
+
+
+def make_model(name: str, implementation: str, classes: int, fuse: bool) -> Any:
+    import torchvision
+    from transformers import SegformerConfig, SegformerForSemanticSegmentation
+
+    import hfseg
+
+    labels = hfseg.LabelSet([str(index) for index in range(classes)])
+    if implementation == "torchvision":
+        return torchvision.models.segmentation.fcn_resnet50(
+            weights=None, weights_backbone=None, num_classes=classes, aux_loss=True
+        )
+    if name == "fcn":
+        model = hfseg.HfsegFCNForSemanticSegmentation(hfseg.HfsegFCNConfig(num_labels=classes))
+        return model.fuse() if fuse else model
+    config = hfseg.HfsegSegformerConfig.from_size(name, labels)
+    if implementation.startswith("ours"):
+        return hfseg.HfsegSegformerForSemanticSegmentation(config)
+    stock = {key: value for key, value in config.to_dict().items() if key not in ("model_type", "architectures")}
+    return SegformerForSemanticSegmentation(SegformerConfig(**stock))
+
+
+def synchronise(device: str) -> None:
+    import torch
+
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def step_memory(name: str, implementation: str, case: Row) -> Row:
+    """Peak memory of three steps, weights included, above what the imports take, in MB."""
+    import torch
+
+    make_model(name, implementation, classes=2, fuse=False)  # imports what is imported late
+    before = peak_mb()
+    step = make_step(name, implementation, **case)
+    for _ in range(3):
+        step()
+    if torch.cuda.is_available():
+        return {"peak_mb": round(torch.cuda.max_memory_allocated() / 2**20)}
+    return {"peak_mb": round(peak_mb() - before)}
+
+
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+# --- memory: peak of an evaluation
+
+
+def evaluation_memory(count: int, size: int, classes: int) -> Row:
+    """Evaluates SegFormer-B0 on random images of mixed sizes."""
+    import torch
+    from torch.utils.data import Dataset, Subset
     from transformers import TrainingArguments
 
     import hfseg
 
-    class RandomImages(Dataset[dict[str, Any]]):
+    class RandomImages(Dataset[Row]):
         def __len__(self) -> int:
             return count
 
-        def __getitem__(self, index: int) -> dict[str, Any]:
+        def __getitem__(self, index: int) -> Row:
             generator = torch.Generator().manual_seed(index)
             shape = (size + index % 3, size + index % 5)
             labels = torch.randint(0, classes, shape, generator=generator)
-            return {
-                "pixel_values": torch.randn(3, size, size, generator=generator),
-                "labels": labels,
-                "name": str(index),
-            }
+            pixel_values = torch.randn(3, size, size, generator=generator)
+            return {"pixel_values": pixel_values, "labels": labels, "name": str(index)}
 
     labels = hfseg.LabelSet([str(index) for index in range(classes)])
+    folder = tempfile.mkdtemp()
     trainer = hfseg.SegTrainer(
         model=hfseg.HfsegSegformerForSemanticSegmentation(hfseg.HfsegSegformerConfig.from_size("b0", labels)),
-        args=TrainingArguments(
-            tempfile.mkdtemp(), remove_unused_columns=False, batch_eval_metrics=True, disable_tqdm=True
-        ),
+        args=TrainingArguments(folder, remove_unused_columns=False, batch_eval_metrics=True, disable_tqdm=True),
         labels=labels,
         data_collator=hfseg.SegCollator(labels),
     )
-    trainer.evaluate(torch.utils.data.Subset(RandomImages(), range(min(count, 8))))  # the first batch's workspace
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    trainer.evaluate(Subset(RandomImages(), range(min(count, 8))))  # the first batch's workspace
+    before = peak_mb()
     results = trainer.evaluate(RandomImages())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {
         "images": count,
-        "peak_mb": round(peak),
-        "above_first_batch_mb": round(peak - before),
+        "peak_mb": round(peak_mb()),
+        "above_first_batch_mb": round(peak_mb() - before),
         "images_per_s": round(results["eval_samples_per_second"], 1),
     }
 
 
-def report(rows: list[dict[str, Any]], path: Path | None) -> None:
+def report(rows: list[Row], path: Path | None) -> None:
     """Prints a Markdown table, and writes the figures with machine and versions."""
     print("| " + " | ".join(rows[0]) + " |")
     print("|" + " ---: |" * len(rows[0]))
     for row in rows:
         print("| " + " | ".join(str(value) for value in row.values()) + " |")
     if path is not None:
-        machine = {"machine": platform.machine(), "versions": {name: version(name) for name in VERSIONS}}
-        path.write_text(json.dumps({"rows": rows, **machine}, indent=2) + "\n")
+        machine = {"machine": platform.machine(), "cores": len(os.sched_getaffinity(0))}
+        versions = {name: version(name) for name in VERSIONS}
+        path.write_text(json.dumps({"rows": rows, **machine, "versions": versions}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 from huggingface_hub import ModelCard
 from PIL import Image
@@ -148,7 +147,7 @@ def test_user_errors_exit_with_2_and_one_message(pets: Path, tmp_path: Path) -> 
     ("override", "said"),
     [
         ("train.save_strategy=epoch", "refused by transformers.TrainingArguments"),
-        ("model.init=/nowhere/at/all", "model.init='/nowhere/at/all' cannot be loaded"),
+        ("model.init=/nowhere/at/all", "model.init='/nowhere/at/all' is no folder here"),
     ],
 )
 def test_refused_before_training(pets: Path, tmp_path: Path, override: str, said: str) -> None:
@@ -156,6 +155,19 @@ def test_refused_before_training(pets: Path, tmp_path: Path, override: str, said
         run(RunConfig.load(write_config(tmp_path, pets), [override]))
     assert said in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_fcn_with_a_frozen_encoder(pets: Path, tmp_path: Path) -> None:
+    overrides = ["model={type: fcn, size: resnet50, freeze: encoder}", "train.max_steps=2", "loss.label_smoothing=0.1"]
+    metrics = run(RunConfig.load(write_config(tmp_path, pets), overrides))
+    assert 0 < metrics["test_mean_iou"] < 1
+    folder = tmp_path / "run" / "model"
+    assert {path.name for path in folder.iterdir()} == {
+        "config.json", "configuration_fcn.py", "model.safetensors", "modeling_fcn.py", "preprocessor_config.json",
+    }  # fmt: skip
+    saved = load_file(folder / "model.safetensors")
+    assert int(saved["backbone.bn1.num_batches_tracked"]) == 0
+    assert "trust_remote_code=True" in (tmp_path / "run" / "README.md").read_text()
 
 
 def test_nothing_to_score(pets: Path, tmp_path: Path) -> None:
@@ -166,26 +178,3 @@ def test_nothing_to_score(pets: Path, tmp_path: Path) -> None:
 def test_resume_without_a_run(pets: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no checkpoint to resume from"):
         run(RunConfig.load(write_config(tmp_path, pets)), resume=True)
-
-
-def test_other_architecture_and_other_classes(
-    finished: tuple[Path, subprocess.CompletedProcess[str]], pets: Path, tmp_path: Path
-) -> None:
-    from hfseg import LabelSet
-    from hfseg.run import load_model
-
-    folder = finished[0] / "run" / "model"
-    config = RunConfig.load(write_config(tmp_path, pets))
-    with torch.no_grad():
-        model = load_model(config, LabelSet(["a", "b", "c", "d"]), str(folder))
-    assert model.decode_head.classifier.weight.shape[0] == 4
-    assert model.config.id2label[3] == "d"
-    weights = load_file(folder / "model.safetensors")
-    kept = model.state_dict()["segformer.encoder.block.0.0.attention.self.query.weight"]
-    assert kept.equal(weights["segformer.encoder.block.0.0.attention.self.query.weight"])
-
-    shutil.copytree(folder, tmp_path / "other")
-    described = json.loads((folder / "config.json").read_text())
-    (tmp_path / "other" / "config.json").write_text(json.dumps(described | {"depths": [3, 2, 2, 2]}))
-    with pytest.raises(UserError, match="is not a checkpoint of this model"):
-        load_model(config, LabelSet(["a", "b", "c"]), str(tmp_path / "other"))

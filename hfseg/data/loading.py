@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import datasets
+from filelock import FileLock
 
 from hfseg.config import DataConfig
 from hfseg.data.oxford_pet import OxfordPet, folder_fingerprint, pet_labels, prepare_root
@@ -47,17 +48,18 @@ def load_dataset(config: DataConfig) -> tuple[datasets.DatasetDict, LabelSet]:
 
 
 def draw_synthetic_pet(config: DataConfig, cache_dir: Path) -> Path:
-    """Draws the synthetic pets into `data.root`, or the cache, unless they are there; returns the folder."""
+    """Draws the synthetic pets below `data.root`, or the cache, unless they are there; returns their folder."""
     drawing = config.synthetic
     stem = f"v{SYNTHETIC_VERSION}-{drawing.num_trainval}-{drawing.num_test}-{drawing.size}-{drawing.seed}"
-    root = config.root or cache_dir / "synthetic_pet" / stem
-    if not root.exists():
-        root.parent.mkdir(parents=True, exist_ok=True)
-        write_synthetic_pet(
-            root,
-            num_trainval=drawing.num_trainval,
-            num_test=drawing.num_test,
-            size=drawing.size,
-            seed=drawing.seed,
-        )
+    root = (config.root or cache_dir / "synthetic_pet") / stem
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(root.parent / f"{stem}.lock"):
+        if not root.exists():
+            write_synthetic_pet(
+                root,
+                num_trainval=drawing.num_trainval,
+                num_test=drawing.num_test,
+                size=drawing.size,
+                seed=drawing.seed,
+            )
     return root

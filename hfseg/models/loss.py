@@ -5,13 +5,19 @@ cross-entropy holds several tensors of (B, K, H, W) until the backward pass. Her
 and differentiated before the next one starts, so no more than a strip ever exists and it stays in the cache.
 """
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from hfseg.config import LossConfig
 from hfseg.confusion import count_confusion
+from hfseg.errors import UserError
+
+PLAIN = LossConfig()
 
 # A strip's logits, in numbers: 4 MB in fp32, about what a core's share of the cache holds. On a GPU, where launching
 # a kernel costs more than memory traffic, 256 MB.
@@ -39,83 +45,172 @@ class SegmentationLoss:
         return self.total / self.num_valid.clamp(min=1)
 
 
-def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor, ignore_index: int = 255) -> SegmentationLoss:
+def segmentation_loss(
+    logits: torch.Tensor, labels: torch.Tensor, ignore_index: int = 255, options: LossConfig = PLAIN
+) -> SegmentationLoss:
     """Cross-entropy of bilinearly upsampled logits, and the confusion counts of their argmax.
 
-    Equals `cross_entropy(interpolate(logits, labels.shape[-2:], mode="bilinear"), labels, ignore_index=ignore_index,
-    reduction="sum")`, as stock SegFormer computes it, at a fraction of the memory.
+    Without options it equals `cross_entropy(interpolate(logits, labels.shape[-2:], mode="bilinear"), labels,
+    ignore_index=ignore_index, reduction="sum")`, as stock SegFormer computes it, at a fraction of the memory.
 
     Args:
         logits: (B, K, h, w), any float type; computed in fp32, or in fp64 if that is what they are.
         labels: (B, H, W) of 0..K-1 or `ignore_index`, integers.
         ignore_index: label of pixels that do not count.
+        options: `class_weights` multiply a pixel's loss by its class's weight; `label_smoothing` as in torch;
+            `ohem` drops pixels whose class already has at least that probability (Shrivastava et al., 2016,
+            arXiv:1604.03540, with a fixed threshold); `dice` adds so many times the soft Dice loss (Milletari et al.,
+            2016, arXiv:1606.04797, over the classes labelled in the batch), weighted by the valid pixels.
+
+    Raises:
+        UserError: another number of class weights than classes.
     """
+    weights = options.class_weights
+    if weights is not None and len(weights) != logits.shape[1]:
+        raise UserError(f"loss.class_weights has {len(weights)} values for {logits.shape[1]} classes.")
     with torch.autocast(logits.device.type, enabled=False):
         wide = logits.double() if logits.dtype == torch.float64 else logits.float()
-        total, confusion = _StripCrossEntropy.apply(wide.contiguous(), labels.long(), ignore_index)
+        total, confusion = _StripLoss.apply(wide.contiguous(), labels.long(), ignore_index, options)
     return SegmentationLoss(total, confusion[:, :-1].sum(), confusion)
 
 
-class _StripCrossEntropy(torch.autograd.Function):
+class _StripLoss(torch.autograd.Function):
     """The gradient is made in the forward pass, strip by strip, and only scaled in the backward pass."""
 
     @staticmethod
     def forward(
-        ctx: Any, logits: torch.Tensor, labels: torch.Tensor, ignore_index: int
+        ctx: Any, logits: torch.Tensor, labels: torch.Tensor, ignore_index: int, options: LossConfig
     ) -> tuple[torch.Tensor, torch.Tensor]:
         batch_size, num_labels, _, _ = logits.shape
-        height, width = labels.shape[-2:]
         need_gradient = ctx.needs_input_grad[0]
-        elements = STRIP_ELEMENTS_GPU if logits.is_cuda else STRIP_ELEMENTS_CPU
-        strip = max(1, elements // (batch_size * num_labels * width))
         total = logits.new_zeros(())
         confusion = labels.new_zeros(batch_size, num_labels + 1, num_labels)
         gradient = torch.zeros_like(logits) if need_gradient else None
-        for top in range(0, height, strip):
-            bottom = min(top + strip, height)
-            first, rows = _source_rows(logits, top, bottom, height)
-            rows.requires_grad_(need_gradient)
+        dice = _DiceSums(logits, labels, ignore_index) if options.dice else None
+        for strip in _strips(logits, labels):
+            rows = strip.source(logits).requires_grad_(need_gradient)
             with torch.set_grad_enabled(need_gradient):
-                upsampled = _upsample_strip(rows, first, logits.shape[2], top, bottom, height, width)
-                target = labels[:, top:bottom]
-                loss = F.cross_entropy(upsampled, target, ignore_index=ignore_index, reduction="sum")
+                upsampled = strip.upsample(rows)
+                target = strip.target(labels)
+                loss = _pixel_losses(upsampled, target, ignore_index, options)
+                if dice is not None:
+                    loss = loss + options.dice * dice.tangent(upsampled, target)
             if gradient is not None:
-                gradient[:, :, first : first + rows.shape[2]] += torch.autograd.grad(loss, rows)[0]
+                gradient[:, :, strip.first : strip.last + 1] += torch.autograd.grad(loss, rows)[0]
             total += loss.detach()
             predicted = upsampled.detach().max(dim=1).indices  # ten times faster than argmax on a CPU
             confusion += count_confusion(predicted, target, num_labels, ignore_index)
+        if dice is not None:
+            total += options.dice * dice.constant()
         ctx.save_for_backward(gradient)
         ctx.mark_non_differentiable(confusion)
         return total, confusion
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, None, None]:
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * grad_outputs[0], None, None
+        return gradient * grad_outputs[0], None, None, None
+
+
+def _pixel_losses(
+    upsampled: torch.Tensor, target: torch.Tensor, ignore_index: int, options: LossConfig
+) -> torch.Tensor:
+    """Cross-entropy summed over the valid pixels of a strip."""
+    weights = None if options.class_weights is None else upsampled.new_tensor(options.class_weights)
+    smoothing = options.label_smoothing
+    if options.ohem is None:
+        return F.cross_entropy(
+            upsampled, target, weights, ignore_index=ignore_index, label_smoothing=smoothing, reduction="sum"
+        )
+    losses = F.cross_entropy(
+        upsampled, target, weights, ignore_index=ignore_index, label_smoothing=smoothing, reduction="none"
+    )
+    with torch.no_grad():
+        is_hard = F.cross_entropy(upsampled, target, ignore_index=ignore_index, reduction="none") > -math.log(
+            options.ohem
+        )
+    return (losses * is_hard).sum()
+
+
+class _DiceSums:
+    """Soft Dice over the whole batch, N * mean_k (1 - 2 I_k / (P_k + G_k)), from strips of rows.
+
+    I_k sums the probability of class k where it is labelled, P_k where anything is, G_k counts its labels. A first
+    pass over the strips makes the sums; then each strip's share of the gradient is that of the tangent, linear in the
+    strip's own sums, and the constant term makes the value right.
+    """
+
+    def __init__(self, logits: torch.Tensor, labels: torch.Tensor, ignore_index: int) -> None:
+        self.ignore_index = ignore_index
+        self.overlap, self.predicted, self.labelled = (logits.new_zeros(logits.shape[1]) for _ in range(3))
+        for strip in _strips(logits, labels):
+            sums = self._sums(strip.upsample(strip.source(logits)), strip.target(labels))
+            for total, part in zip((self.overlap, self.predicted, self.labelled), sums, strict=True):
+                total += part
+        self.present = self.labelled > 0
+        self.scale = self.labelled.sum() / self.present.sum().clamp(min=1)
+        self.area = (self.predicted + self.labelled).clamp(min=1e-12)
+
+    def _sums(self, upsampled: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        valid = (target != self.ignore_index).unsqueeze(1)
+        probabilities = upsampled.softmax(dim=1) * valid
+        one_hot = torch.zeros_like(upsampled).scatter_(1, (target * valid.squeeze(1)).unsqueeze(1), 1) * valid
+        overlap = (probabilities * one_hot).sum((0, 2, 3))
+        return overlap, probabilities.sum((0, 2, 3)), one_hot.sum((0, 2, 3))
+
+    def tangent(self, upsampled: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        overlap, predicted, _ = self._sums(upsampled, target)
+        slopes = 2 * self.overlap / self.area**2 * predicted - 2 / self.area * overlap
+        return self.scale * (slopes * self.present).sum()
+
+    def constant(self) -> torch.Tensor:
+        """The Dice loss less what the tangents of all strips add up to."""
+        tangents = 2 * self.overlap / self.area**2 * self.predicted - 2 / self.area * self.overlap
+        return self.scale * ((1 - 2 * self.overlap / self.area - tangents) * self.present).sum()
+
+
+@dataclass(frozen=True)
+class _Strip:
+    """Rows top..bottom-1 of the labels, and rows first..last of the small logits that they are made of."""
+
+    top: int
+    bottom: int
+    first: int
+    last: int
+    small_height: int
+    height: int
+    width: int
+
+    def source(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits[:, :, self.first : self.last + 1].detach().contiguous()
+
+    def target(self, labels: torch.Tensor) -> torch.Tensor:
+        return labels[:, self.top : self.bottom]
+
+    def upsample(self, rows: torch.Tensor) -> torch.Tensor:
+        """Bilinear upsampling of `source`: columns by `interpolate`, then rows by `lerp`."""
+        # (B, K, source rows, W): the number of rows stays, so this interpolates columns only
+        rows = F.interpolate(rows, size=(rows.shape[2], self.width), mode="bilinear", align_corners=False)
+        output_rows = torch.arange(self.top, self.bottom, dtype=torch.float64, device=rows.device)
+        position = _source_position(output_rows, self.height, self.small_height)
+        upper = position.long()
+        weight = (position - upper).to(rows.dtype).view(1, 1, -1, 1)
+        lower = (upper + 1).clamp(max=self.small_height - 1)
+        return torch.lerp(rows.index_select(2, upper - self.first), rows.index_select(2, lower - self.first), weight)
+
+
+def _strips(logits: torch.Tensor, labels: torch.Tensor) -> Iterator[_Strip]:
+    batch_size, num_labels, small_height, _ = logits.shape
+    height, width = labels.shape[-2:]
+    elements = STRIP_ELEMENTS_GPU if logits.is_cuda else STRIP_ELEMENTS_CPU
+    rows = max(1, elements // (batch_size * num_labels * width))
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        ends = _source_position(torch.tensor([top, bottom - 1], dtype=torch.float64), height, small_height)
+        first, last = int(ends[0]), min(int(ends[1]) + 1, small_height - 1)
+        yield _Strip(top, bottom, first, last, small_height, height, width)
 
 
 def _source_position(rows: torch.Tensor, height: int, small_height: int) -> torch.Tensor:
     """Where output rows lie between input rows, as `interpolate(align_corners=False)` defines it."""
     return ((rows + 0.5) * (small_height / height) - 0.5).clamp(min=0)
-
-
-def _source_rows(logits: torch.Tensor, top: int, bottom: int, height: int) -> tuple[int, torch.Tensor]:
-    """The rows of the small logits that output rows top..bottom-1 are made of: index of the first, and a leaf copy."""
-    small_height = logits.shape[2]
-    ends = _source_position(torch.tensor([top, bottom - 1], dtype=torch.float64), height, small_height)
-    first, last = int(ends[0]), min(int(ends[1]) + 1, small_height - 1)
-    return first, logits[:, :, first : last + 1].detach().contiguous()
-
-
-def _upsample_strip(
-    rows: torch.Tensor, first: int, small_height: int, top: int, bottom: int, height: int, width: int
-) -> torch.Tensor:
-    """Output rows top..bottom-1 of the bilinear upsampling: columns by `interpolate`, rows by `lerp`."""
-    # (B, K, source rows, W): the number of rows stays, so this interpolates columns only
-    rows = F.interpolate(rows, size=(rows.shape[2], width), mode="bilinear", align_corners=False)
-    output_rows = torch.arange(top, bottom, dtype=torch.float64, device=rows.device)
-    position = _source_position(output_rows, height, small_height)
-    upper = position.long()
-    weight = (position - upper).to(rows.dtype).view(1, 1, -1, 1)
-    lower = (upper + 1).clamp(max=small_height - 1)
-    return torch.lerp(rows.index_select(2, upper - first), rows.index_select(2, lower - first), weight)

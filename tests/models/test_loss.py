@@ -2,6 +2,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from hfseg import UserError
+from hfseg.config import LossConfig
 from hfseg.models import loss as loss_module
 from hfseg.models.loss import segmentation_loss
 
@@ -68,6 +70,49 @@ def test_half_precision_is_computed_in_fp32(dtype: torch.dtype) -> None:
     assert result.total.dtype == torch.float32
     torch.testing.assert_close(result.total, segmentation_loss(half.float(), labels).total)
     assert torch.autograd.grad(result.total, half)[0].dtype == dtype
+
+
+def reference_dice(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    upsampled = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
+    valid = labels != 255
+    probabilities = upsampled.softmax(1).movedim(1, -1)[valid]
+    one_hot = F.one_hot(labels[valid], logits.shape[1]).to(logits.dtype)
+    dice = 2 * (probabilities * one_hot).sum(0) / (probabilities.sum(0) + one_hot.sum(0))
+    return valid.sum() * (1 - dice)[one_hot.sum(0) > 0].mean()
+
+
+@pytest.mark.parametrize("strip_elements", [300, 1 << 20])
+def test_options(strip_elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss_module, "STRIP_ELEMENTS_CPU", strip_elements)
+    logits, labels = random_case(4, (8, 6), (32, 24))
+    labels[labels == 3] = 2  # a class that is labelled nowhere
+    upsampled = F.interpolate(logits, size=(32, 24), mode="bilinear", align_corners=False)
+    weights = (0.5, 1.0, 3.0, 1.0)
+    plain = F.cross_entropy(upsampled, labels, ignore_index=255, reduction="none")
+    cases = {
+        LossConfig(class_weights=weights): F.cross_entropy(
+            upsampled, labels, torch.tensor(weights).double(), ignore_index=255, reduction="sum"
+        ),
+        LossConfig(label_smoothing=0.1): F.cross_entropy(
+            upsampled, labels, ignore_index=255, reduction="sum", label_smoothing=0.1
+        ),
+        LossConfig(ohem=0.3): plain[plain.detach().neg().exp() < 0.3].sum(),
+        LossConfig(dice=2.0): plain.sum() + 2 * reference_dice(logits, labels),
+    }
+    for options, expected in cases.items():
+        ours = segmentation_loss(logits, labels, options=options)
+        torch.testing.assert_close(ours.total, expected, rtol=1e-9, atol=0)
+        gradients = [torch.autograd.grad(loss, logits, retain_graph=True)[0] for loss in (ours.total, expected)]
+        torch.testing.assert_close(*gradients, rtol=1e-8, atol=1e-10)
+        empty = segmentation_loss(logits, torch.full_like(labels, 255), options=options)
+        assert empty.mean == 0
+        assert torch.autograd.grad(empty.mean, logits)[0].abs().max() == 0
+
+
+def test_wrong_number_of_class_weights() -> None:
+    logits, labels = random_case(3, (8, 6), (32, 24))
+    with pytest.raises(UserError, match="2 values for 3 classes"):
+        segmentation_loss(logits, labels, options=LossConfig(class_weights=(1.0, 2.0)))
 
 
 def test_no_gradient_is_made_where_none_is_needed() -> None:

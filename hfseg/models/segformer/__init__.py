@@ -2,5 +2,6 @@
 
 from hfseg.models.segformer.configuration_segformer import SIZES, HfsegSegformerConfig
 from hfseg.models.segformer.modeling_segformer import HfsegSegformerForSemanticSegmentation, HfsegSegformerModel
+from hfseg.models.segformer.speed_up import speed_up
 
-__all__ = ["SIZES", "HfsegSegformerConfig", "HfsegSegformerForSemanticSegmentation", "HfsegSegformerModel"]
+__all__ = ["SIZES", "HfsegSegformerConfig", "HfsegSegformerForSemanticSegmentation", "HfsegSegformerModel", "speed_up"]

@@ -18,6 +18,7 @@ width, K classes.
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput, SemanticSegmenterOutput
 from transformers.modeling_utils import PreTrainedModel
@@ -134,11 +135,12 @@ class HfsegSegformerMixFFN(nn.Module):
         hidden = int(channels * config.mlp_ratios[stage])
         self.dense1 = nn.Linear(channels, hidden)
         self.dwconv = HfsegSegformerDWConv(hidden)
+        self.activation = ACT2FN[config.hidden_act]  # GELU in the paper
         self.dense2 = nn.Linear(hidden, channels)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        tokens = F.gelu(self.dwconv(self.dense1(tokens), height, width))  # (B, N, 4C)
+        tokens = self.activation(self.dwconv(self.dense1(tokens), height, width))  # (B, N, 4C)
         return self.dropout(self.dense2(self.dropout(tokens)))
 
 
@@ -335,6 +337,11 @@ class HfsegSegformerForSemanticSegmentation(HfsegSegformerPreTrainedModel):
         self.segformer = HfsegSegformerModel(config)
         self.decode_head = HfsegSegformerDecodeHead(config)
         self.post_init()
+
+    def encoder_stages(self) -> list[list[nn.Module]]:
+        """The parts that freezing counts, first to last."""
+        encoder = self.segformer.encoder
+        return [list(parts) for parts in zip(encoder.patch_embeddings, encoder.block, encoder.layer_norm, strict=True)]
 
     def forward(
         self,

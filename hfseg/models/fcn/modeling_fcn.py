@@ -1,0 +1,130 @@
+"""FCN: torchvision's `fcn_resnet50` and `fcn_resnet101` as a `PreTrainedModel`.
+
+This file is copied beside the weights and loaded from there with `trust_remote_code=True`, so it imports torch,
+torchvision, transformers and its configuration, and nothing of hfseg. The parameter names are torchvision's.
+"""
+
+import copy
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.models.segmentation import fcn_resnet50, fcn_resnet101
+from transformers.modeling_outputs import SemanticSegmenterOutput
+from transformers.modeling_utils import PreTrainedModel
+from transformers.models.auto import modeling_auto
+
+from .configuration_fcn import HfsegFCNConfig
+
+BUILDERS = {"resnet50": fcn_resnet50, "resnet101": fcn_resnet101}
+
+
+@dataclass
+class FCNOutput(SemanticSegmenterOutput):
+    """`SemanticSegmenterOutput` with the auxiliary head's logits (B, K, H/8, W/8), in training only."""
+
+    auxiliary_logits: torch.Tensor | None = None
+
+
+class HfsegFCNForSemanticSegmentation(PreTrainedModel):
+    """FCN-ResNet: convolutions at 1/8 of the image, then one small head.
+
+    Example:
+        >>> import torch
+        >>> from hfseg.models.fcn import HfsegFCNConfig, HfsegFCNForSemanticSegmentation
+        >>> model = HfsegFCNForSemanticSegmentation(HfsegFCNConfig(num_labels=3)).eval()
+        >>> model(pixel_values=torch.zeros(1, 3, 64, 96)).logits.shape
+        torch.Size([1, 3, 8, 12])
+    """
+
+    config_class = HfsegFCNConfig
+    config: HfsegFCNConfig
+    base_model_prefix = "backbone"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    # `forward` takes no `num_items_in_batch`; its loss is a mean, which the Trainer has to scale itself.
+    accepts_loss_kwargs = False
+
+    def __init__(self, config: HfsegFCNConfig) -> None:
+        super().__init__(config)
+        if config.backbone not in BUILDERS:
+            raise ValueError(f"backbone={config.backbone!r} is not one of {', '.join(BUILDERS)}.")
+        network = BUILDERS[config.backbone](
+            weights=None, weights_backbone=None, num_classes=config.num_labels, aux_loss=config.auxiliary_head
+        )
+        self.backbone = network.backbone
+        self.classifier = network.classifier
+        self.aux_classifier = network.aux_classifier
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        # torchvision's: its ResNet's for the backbone, torch's defaults for the heads
+        if isinstance(module, nn.Conv2d) and module.bias is None:
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.Conv2d | nn.BatchNorm2d):
+            module.reset_parameters()
+
+    def encoder_stages(self) -> list[list[nn.Module]]:
+        """The parts that freezing counts, first to last; the first holds the stem."""
+        body = self.backbone
+        return [[body["conv1"], body["bn1"], body["layer1"]], [body["layer2"]], [body["layer3"]], [body["layer4"]]]
+
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        return_dict: bool | None = None,
+    ) -> FCNOutput | tuple[torch.Tensor, ...]:
+        """Computes logits, and the mean cross-entropy over valid pixels where labels are given.
+
+        Args:
+            pixel_values: normalised images (B, 3, H, W).
+            labels: int64 (B, H', W') of 0..K-1 or `config.semantic_loss_ignore_index`, of any size.
+            return_dict: False returns a tuple.
+
+        Returns:
+            `loss` (scalar or None; of the main head alone), `logits` (B, K, H/8, W/8), `auxiliary_logits`.
+
+        Raises:
+            ValueError: images of another shape.
+        """
+        if pixel_values.ndim != 4 or pixel_values.shape[1] != self.config.num_channels:
+            raise ValueError(
+                f"pixel_values must be (batch, {self.config.num_channels}, height, width); got "
+                f"{tuple(pixel_values.shape)}. Convert images to RGB and add the batch dimension."
+            )
+        # Convolutions keep the memory format of their input: channels last from here to the logits.
+        features = self.backbone(pixel_values.contiguous(memory_format=torch.channels_last))
+        logits = self.classifier(features["out"])
+        auxiliary_logits = None
+        if self.training and self.aux_classifier is not None:
+            auxiliary_logits = self.aux_classifier(features["aux"])
+        loss = None
+        if labels is not None:
+            ignored = self.config.semantic_loss_ignore_index
+            upsampled = F.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False)
+            total = F.cross_entropy(upsampled, labels, ignore_index=ignored, reduction="sum")
+            loss = total / (labels != ignored).sum().clamp(min=1)
+        output = FCNOutput(loss=loss, logits=logits, auxiliary_logits=auxiliary_logits)
+        return output.to_tuple() if return_dict is False else output
+
+    def fuse(self) -> "HfsegFCNForSemanticSegmentation":
+        """A copy for inference with every BatchNorm folded into the convolution before it."""
+        fused = copy.deepcopy(self).eval()
+        for module in list(fused.modules()):
+            children = list(module.named_children())
+            for (name, layer), (norm_name, norm) in pairwise(children):
+                if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                    module.add_module(name, fuse_conv_bn_eval(layer, norm))
+                    module.add_module(norm_name, nn.Identity())
+        return fused
+
+
+# The pipeline looks for the class name in this dictionary and reports an error where it is not.
+modeling_auto.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES[HfsegFCNConfig.model_type] = (
+    HfsegFCNForSemanticSegmentation.__name__
+)

@@ -1,0 +1,181 @@
+"""Building a model, from scratch or from weights in any of the layouts in use, with a verdict on what was loaded."""
+
+import logging
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torchvision
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from hfseg.config import ModelConfig
+from hfseg.errors import UserError
+from hfseg.labels import LabelSet
+from hfseg.models.fcn import HfsegFCNConfig, HfsegFCNForSemanticSegmentation
+from hfseg.models.freezing import freeze_encoder
+from hfseg.models.segformer import HfsegSegformerConfig, HfsegSegformerForSemanticSegmentation
+from hfseg.models.segformer.conversion import published_names
+
+logger = logging.getLogger(__name__)
+
+State = Mapping[str, torch.Tensor]
+PICKLES = (".pth", ".pt", ".bin")
+# the layers whose size is the number of classes
+CLASSIFIERS = ("decode_head.classifier.", "classifier.4.", "aux_classifier.4.")
+FCN_SIZES = ("resnet50", "resnet101")
+
+
+def load_model(config: ModelConfig, labels: LabelSet, source: str | None = None) -> PreTrainedModel:
+    """The model that `model:` describes, with its frozen parts frozen.
+
+    Args:
+        config: type, size, `init` and `freeze`.
+        labels: the classes of the task.
+        source: overrides `config.init`.
+
+    Raises:
+        UserError: an unknown size, no weights at `init`, weights that are torn, or those of another architecture.
+    """
+    source = source or config.init
+    build = _segformer if config.type == "segformer" else _fcn
+    model, state = build(config.size, labels, source)
+    if state is not None:
+        logger.warning("%s: %s", source, fill(model, state, str(source)))
+    if config.freeze != "none":
+        freeze_encoder(model, None if config.freeze == "encoder" else config.freeze.stages)
+    return model
+
+
+def fill(model: PreTrainedModel, state: State, source: str) -> str:
+    """Copies tensors into a model: all of them, all but the classifier, or the encoder alone.
+
+    Args:
+        model: its encoder is the attribute `base_model_prefix`; the rest is the head.
+        state: tensors under the model's names.
+        source: where they come from, for messages.
+
+    Returns:
+        A verdict that starts with "exact", "all but the classifier" or "encoder only", and says why.
+
+    Raises:
+        UserError: the encoder does not fit entirely.
+    """
+    own = {name: x for name, x in model.state_dict().items() if not name.endswith("num_batches_tracked")}
+    fitting = {name: x for name, x in state.items() if name in own and own[name].shape == x.shape}
+    missing, foreign = own.keys() - fitting.keys(), state.keys() - model.state_dict().keys()
+    prefix, parts = model.base_model_prefix + ".", [name for name, _ in model.named_children()]
+    wrong = sorted(name for name in missing | foreign if name.startswith(prefix) or name.split(".")[0] not in parts)
+    if wrong:
+        raise UserError(
+            f"model.init={source!r} holds no weights of this encoder: {len(wrong)} tensors do not fit, such as "
+            f"{wrong[:3]}. Check model.type, model.size and where the checkpoint comes from."
+        )
+    head = {name for name in state if not name.startswith(prefix)}
+    resized = {name for name in missing if name in state and name.startswith(CLASSIFIERS)}
+    auxiliary = {name for name in missing if name.startswith("aux_classifier.")}
+    if not head or foreign or missing - resized - auxiliary:
+        model.load_state_dict({name: x for name, x in fitting.items() if name.startswith(prefix)}, strict=False)
+        reason = f"its head is another one (such as {min(missing | foreign)})" if head else "it has no head"
+        return f"encoder only, because {reason}; the head is new"
+    model.load_state_dict(fitting, strict=False)
+    if resized:
+        old, new = len(state[min(resized)]), len(own[min(resized)])
+        return f"all but the classifier, which is new: the checkpoint has {old} classes, this task {new}"
+    return "all but the auxiliary head, which is new" if auxiliary else "exact: every tensor was loaded"
+
+
+def _segformer(
+    size: str, labels: LabelSet, source: str | None
+) -> tuple[HfsegSegformerForSemanticSegmentation, State | None]:
+    config = HfsegSegformerConfig.from_size(size, labels)
+    if source is None:
+        return HfsegSegformerForSemanticSegmentation(config), None
+    if Path(source).suffix in PICKLES:
+        return HfsegSegformerForSemanticSegmentation(config), published_names(_read_pickle(Path(source)))
+    folder = _resolve(source)
+    config = _read_config(HfsegSegformerConfig, folder, labels, source)
+    return HfsegSegformerForSemanticSegmentation(config), published_names(_read_safetensors(folder))
+
+
+def _fcn(size: str, labels: LabelSet, source: str | None) -> tuple[HfsegFCNForSemanticSegmentation, State | None]:
+    if size not in FCN_SIZES:
+        raise UserError(f"model.size={size!r} is not an FCN size; choose one of {', '.join(FCN_SIZES)}.")
+    model = HfsegFCNForSemanticSegmentation(
+        HfsegFCNConfig(
+            backbone=size,
+            id2label=labels.id2label,
+            label2id=labels.label2id,
+            semantic_loss_ignore_index=labels.ignore_index,
+        )
+    )
+    if source is None:
+        return model, None
+    if "_Weights." in source:  # such as ResNet50_Weights.IMAGENET1K_V2
+        state = _download_torchvision(source)
+    elif Path(source).suffix in PICKLES:
+        state = _read_pickle(Path(source))
+    else:
+        state = _read_safetensors(_resolve(source))
+    if not any(name.startswith("backbone.") for name in state):  # a classification ResNet
+        state = {f"backbone.{name}": tensor for name, tensor in state.items() if not name.startswith("fc.")}
+    return model, state
+
+
+def _resolve(source: str) -> Path:
+    """The folder itself, or a snapshot of the Hub repository."""
+    if Path(source).expanduser().is_dir():
+        return Path(source).expanduser()
+    try:
+        return Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors"]))
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"model.init={source!r} is no folder here and cannot be had from the Hub: {reason}") from error
+
+
+def _read_config(kind: type[PreTrainedConfig], folder: Path, labels: LabelSet, source: str) -> PreTrainedConfig:
+    described, _ = kind.get_config_dict(folder)
+    if described.get("model_type") != kind.model_type:
+        raise UserError(
+            f"model.init={source!r} is a {described.get('model_type')!r} checkpoint, not one of model.type. "
+            "Choose a checkpoint of the same architecture."
+        )
+    return kind.from_pretrained(
+        folder,
+        id2label=labels.id2label,
+        label2id=labels.label2id,
+        semantic_loss_ignore_index=labels.ignore_index,
+    )
+
+
+def _read_safetensors(folder: Path) -> dict[str, torch.Tensor]:
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise UserError(f"{folder} holds no .safetensors file. hfseg loads no pickle unless you name the file itself.")
+    state: dict[str, torch.Tensor] = {}
+    for path in files:
+        try:
+            state |= load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{path} is torn or no safetensors file ({error}). Download or save it again.") from error
+    return state
+
+
+def _read_pickle(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        content = torch.load(path.expanduser(), map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise UserError(f"model.init={str(path)!r} cannot be read as plain tensors: {error}") from error
+    return content.get("state_dict", content)
+
+
+def _download_torchvision(name: str) -> dict[str, torch.Tensor]:
+    try:
+        return dict(torchvision.models.get_weight(name).get_state_dict(progress=True, check_hash=True))
+    except (ValueError, KeyError) as error:
+        raise UserError(f"model.init={name!r} is not one of torchvision's weights: {error}") from error
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"model.init={name!r} could not be downloaded: {error}") from error
