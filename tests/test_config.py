@@ -59,7 +59,7 @@ def test_every_unknown_key_is_listed_at_once_with_the_nearest_name(tmp_path: Pat
         ("transforms.scale=[2, 1]", "transforms.scale: must be two positive factors"),
         ("data.name=oxford_pets", "data.name: Input should be"),
         ("name=a/b", "becomes a folder's name"),
-        ("loss.dice=1.0", "loss.dice: 1.0 is not available yet"),
+        ("optim.ema=0.99", "optim.ema: 0.99 is not available yet"),
         ("eval.mode=slide", "eval.mode: 'slide' is not available yet"),
         ("transforms", "is not an override"),
         ("name.sub=1", "`name` holds a value"),

@@ -188,7 +188,7 @@ class HfsegSegformerEncoder(nn.Module):
         stages, depths = range(config.num_encoder_blocks), config.depths
         channels = (config.num_channels, *config.hidden_sizes)
         # The chance of dropping a branch rises linearly from the first block to the last.
-        rates = torch.linspace(0, config.drop_path_rate, sum(depths)).tolist()
+        rates = [config.drop_path_rate * index / max(1, sum(depths) - 1) for index in range(sum(depths))]
         self.patch_embeddings = nn.ModuleList(
             HfsegSegformerPatchEmbeddings(config.patch_sizes[i], config.strides[i], channels[i], channels[i + 1])
             for i in stages
