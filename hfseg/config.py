@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import reduce
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
@@ -19,13 +19,34 @@ RESERVED_TRAIN_KEYS = {
     "seed": "set `seed` at the top level",
     "label_names": "hfseg sets it",
     "remove_unused_columns": "hfseg sets it",
+    "do_train": "use --eval-only",
+    "resume_from_checkpoint": "use --resume",
+    "label_smoothing_factor": "set `loss.label_smoothing`",
+    "prediction_loss_only": "evaluation always counts",
+    "bf16_full_eval": "evaluation runs in the precision of the training",
+    "fp16_full_eval": "evaluation runs in the precision of the training",
+    "neftune_noise_alpha": "it is for language models",
+    "hub_token": "log in with `hf auth login`; a token does not belong in a config",
+    "push_to_hub": "publishing is not available yet",
+}
+# Strict: a string that looks like a number would be checked as one and then passed on as a string.
+TRAIN_TYPES = ConfigDict(arbitrary_types_allowed=True, strict=True, allow_inf_nan=False)
+# Lower bounds that TrainingArguments itself does not check.
+TRAIN_MINIMUM = {
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "learning_rate": 0,
+    "weight_decay": 0,
+    "dataloader_num_workers": 0,
+    "num_train_epochs": 0,
 }
 
 
 class Section(BaseModel):
     """A part of the tree: unknown keys are errors, and nothing changes after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class SyntheticConfig(Section):
@@ -34,7 +55,7 @@ class SyntheticConfig(Section):
     num_trainval: int = Field(400, ge=8)
     num_test: int = Field(100, ge=4)
     size: int = Field(160, ge=32, description="long side of the images in pixels")
-    seed: int = 0
+    seed: int = Field(0, ge=0)
 
 
 class DataConfig(Section):
@@ -59,7 +80,7 @@ class DataConfig(Section):
     @field_validator("root")
     @classmethod
     def _expand(cls, root: Path | None) -> Path | None:
-        return None if root is None else Path(os.path.expandvars(root)).expanduser()
+        return None if root is None else Path(os.path.expanduser(os.path.expandvars(root)))
 
 
 class FreezeStages(Section):
@@ -73,7 +94,7 @@ class ModelConfig(Section):
 
     type: Literal["segformer", "fcn", "auto"] = "segformer"
     size: str = "b0"
-    init: str | None = None
+    init: str | None = Field(None, min_length=1)
     freeze: Literal["none", "encoder"] | FreezeStages = "none"
 
 
@@ -81,7 +102,7 @@ class LossConfig(Section):
     """The training loss."""
 
     name: Literal["cross_entropy"] = "cross_entropy"
-    class_weights: tuple[float, ...] | None = None
+    class_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     dice: float = Field(0.0, ge=0)
     ohem: float | None = Field(None, gt=0, lt=1)
@@ -177,7 +198,7 @@ class RunConfig(Section):
     """Everything that defines a run. A YAML file says only what differs from these defaults."""
 
     name: str
-    seed: int = 42
+    seed: int = Field(42, ge=0, lt=2**32)
     output_dir: Path = Path()
     data: DataConfig
     model: ModelConfig = ModelConfig()
@@ -265,7 +286,11 @@ def _parse_yaml(text: str, source: str) -> Any:
 def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"There is no config file {path}. The ones that come with hfseg are in configs/.")
-    tree = _parse_yaml(path.read_text(), str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as UTF-8 text: {error}") from error
+    tree = _parse_yaml(text, str(path))
     if not isinstance(tree, dict):
         raise UserError(f"{path} must hold keys and values at its top level, such as `name: my-run`.")
     return tree
@@ -305,7 +330,10 @@ def _unavailable(config: RunConfig) -> list[str]:
 def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
     section: Any = RunConfig
     for part in loc:
-        section = section.model_fields[part].annotation
+        if part not in section.model_fields:  # pydantic's name for one side of a union
+            continue
+        kinds = (section.model_fields[part].annotation, *get_args(section.model_fields[part].annotation))
+        section = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
     return list(section.model_fields)
 
 
@@ -334,7 +362,10 @@ def _train_problems(train: dict[str, Any]) -> list[str]:
             problems.append(f"  train.{key}: not a key of transformers.TrainingArguments.{_nearest(str(key), known)}")
         else:
             try:
-                TypeAdapter(known[key], config=ConfigDict(arbitrary_types_allowed=True)).validate_python(value)
+                checked = TypeAdapter(known[key], config=TRAIN_TYPES).validate_python(value)
             except ValidationError as error:
                 problems.append(f"  train.{key}: {error.errors()[0]['msg']} (got {value!r})")
+            else:
+                if key in TRAIN_MINIMUM and checked is not None and checked < TRAIN_MINIMUM[key]:
+                    problems.append(f"  train.{key}: must be at least {TRAIN_MINIMUM[key]} (got {value!r})")
     return problems

@@ -224,7 +224,7 @@ def flat_metrics(results: Mapping[str, Any], names: Sequence[str]) -> dict[str, 
 
 
 def _none_if_nan(value: float) -> float | None:
-    return None if np.isnan(value) else value
+    return value if np.isfinite(value) else None
 
 
 def _mean_defined(values: NDArray[np.float64]) -> float:

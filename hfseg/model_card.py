@@ -35,6 +35,11 @@ def write_card(run_dir: Path, note: str | None = None) -> ModelCard:
     provenance = json.loads((run_dir / "provenance.json").read_text())
     config = yaml.safe_load((run_dir / "run_config.yaml").read_text())
     config["data"]["root"] = "<root>" if config["data"]["root"] else None
+    config["output_dir"] = Path(config["output_dir"]).name
+    init = config["model"]["init"]
+    if init and Path(init).expanduser().exists():
+        config["model"]["init"] = Path(init).name  # a path of this machine says nothing elsewhere
+    is_hub_id = bool(init) and init.count("/") == 1 and not Path(init).expanduser().exists()
     note = note if note is not None else config["data"]["note"]
     sections = [
         f"# {config['name']}",
@@ -44,14 +49,18 @@ def write_card(run_dir: Path, note: str | None = None) -> ModelCard:
         _training(config, provenance),
         _limits(config),
     ]
-    card = ModelCard(f"---\n{_metadata(config, metrics).to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n")
+    card = ModelCard(
+        f"---\n{_metadata(config, metrics, init if is_hub_id else None).to_yaml()}\n---\n\n"
+        + "\n\n".join(sections)
+        + "\n"
+    )
     partial = run_dir / "README.md.partial"
     card.save(partial)
     partial.replace(run_dir / "README.md")
     return card
 
 
-def _metadata(config: dict[str, Any], metrics: dict[str, Any]) -> ModelCardData:
+def _metadata(config: dict[str, Any], metrics: dict[str, Any], base_model: str | None) -> ModelCardData:
     data_set, _ = DATA_SETS[config["data"]["name"]]
     results = [
         EvalResult(
@@ -69,7 +78,7 @@ def _metadata(config: dict[str, Any], metrics: dict[str, Any]) -> ModelCardData:
         pipeline_tag="image-segmentation",
         library_name="transformers",
         license="apache-2.0",
-        base_model=config["model"]["init"],
+        base_model=base_model,
         tags=["semantic-segmentation", "hfseg", config["model"]["type"]],
         eval_results=results,
     )
@@ -122,6 +131,8 @@ def _training(config: dict[str, Any], provenance: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in provenance["versions"].items())
     seconds = provenance["train_seconds"]
     time = "not recorded" if seconds is None else f"{seconds / 60:.1f} minutes, evaluations included"
+    if provenance["resumed_from"] is not None:
+        time += f", since it was resumed from {provenance['resumed_from']}"
     shown = yaml.safe_dump(config, sort_keys=False).rstrip()
     return f"""## Training
 
@@ -191,7 +202,7 @@ def collect_cards(run_dirs: Iterable[Path], folder: Path) -> None:
         metrics = json.loads((card / "metrics.json").read_text())
         provenance = json.loads((card / "provenance.json").read_text())
         scores = [_number(metrics[key]) for key in ("test_mean_iou", "eval_mean_iou", "test_constant_mean_iou")]
-        minutes = f"{provenance['train_seconds'] / 60:.1f}"
+        minutes = "-" if provenance["train_seconds"] is None else f"{provenance['train_seconds'] / 60:.1f}"
         data = ModelCard.load(card / "README.md").data.eval_results[0].dataset_name
         cells = [f"[{card.name}]({card.name}/README.md)", data, *scores, minutes, provenance["hardware"]]
         rows.append("| " + " | ".join(cells) + " |")

@@ -5,6 +5,7 @@ import os
 import platform
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -27,14 +28,14 @@ class Provenance:
     num_parameters: int
     versions: dict[str, str] = field(default_factory=dict)
     train_seconds: float | None = None
+    resumed_from: str | None = None  # then `train_seconds` counts from there
     steps: int | None = None
     best_step: int | None = None
 
     @classmethod
     def of_this_process(cls, config: RunConfig, num_parameters: int) -> "Provenance":
-        words = ["data.root=<root>" if word.startswith("data.root=") else word for word in sys.argv]
         return cls(
-            command="python " + shlex.join(words).replace("'data.root=<root>'", "data.root=<root>"),
+            command=public_command(sys.argv),
             data=config.data.name,
             hardware=describe_hardware(),
             num_parameters=num_parameters,
@@ -52,6 +53,22 @@ class Provenance:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def public_command(words: Sequence[str]) -> str:
+    """The command without the paths of this machine: `<root>`, or a path's last part."""
+    shown = []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if key == "data.root" and equals:
+            shown.append("data.root=<root>")
+        elif equals and value.startswith(("/", "~", "..")):
+            shown.append(shlex.quote(f"{key}={Path(value).name}"))
+        elif word.startswith(("/", "~", "..")):
+            shown.append(shlex.quote("/".join(Path(word).parts[-2:])))
+        else:
+            shown.append(shlex.quote(word))
+    return " ".join(["python", *shown])
 
 
 def describe_hardware() -> str:

@@ -16,7 +16,7 @@ from hfseg.config import RunConfig
 from hfseg.data import EvalSet, SegCollator, TrainSet, TrainTransform, load_dataset
 from hfseg.errors import UserError
 from hfseg.labels import LabelSet
-from hfseg.metrics import SegMetrics, best_constant_mean_iou
+from hfseg.metrics import SegMetrics, best_constant_mean_iou, flat_metrics
 from hfseg.model_card import write_card
 from hfseg.models.loading import load_model
 from hfseg.predict import predict
@@ -56,8 +56,11 @@ def run(config: RunConfig, resume: bool = False, eval_only: bool = False) -> dic
     """
     args = training_arguments(config)
     checkpoint = check_output_dir(config, resume, eval_only)
+    if resume or eval_only:
+        check_same_run(config, eval_only)
     set_seed(config.seed)
     data, labels = load_dataset(config.data)
+    check_against_labels(config, args, labels)
     processor = SegformerImageProcessor(size={"height": config.eval_size, "width": config.eval_size})
     saved = config.output_dir / "model"
     model = load_model(config.model, labels, str(saved) if eval_only and saved.is_dir() else None)
@@ -109,8 +112,15 @@ def check_output_dir(config: RunConfig, resume: bool, eval_only: bool) -> str | 
         raise UserError(
             f"There is nothing to score: {output_dir}/model does not exist. Train first or set model.init."
         )
-    # `trainer_state.json` is written last: a checkpoint without it was torn by a kill
-    whole = [path.parent for path in output_dir.glob("checkpoint-*/trainer_state.json")]
+    try:
+        (output_dir if resume or eval_only else output_dir.parent).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output_dir={output_dir} cannot be written to: {error}") from error
+    whole = [path.parent for path in output_dir.glob("checkpoint-*/trainer_state.json") if _is_json(path)]
+    if output_dir.exists() and not output_dir.is_dir():
+        raise UserError(f"output_dir={output_dir} is a file; give a folder.")
+    if resume and (output_dir / "metrics.json").exists():
+        raise UserError(f"{output_dir} holds a finished run: there is nothing to resume. --eval-only scores it again.")
     if resume:
         if not whole:
             raise UserError(f"{output_dir} holds no checkpoint to resume from. Start the run without --resume.")
@@ -121,6 +131,58 @@ def check_output_dir(config: RunConfig, resume: bool, eval_only: bool) -> str | 
             "folder, or give this run another `name` or `output_dir`."
         )
     return None
+
+
+def _is_json(path: Path) -> bool:
+    """Whether a checkpoint's state, the last file the Trainer writes, was written to its end."""
+    try:
+        json.loads(path.read_text())
+    except ValueError:
+        return False
+    return True
+
+
+def check_same_run(config: RunConfig, eval_only: bool) -> None:
+    """A run that is continued or scored again must be the one that was started.
+
+    Raises:
+        UserError: keys differ from the saved `run_config.yaml`; lists them.
+    """
+    saved = config.output_dir / "run_config.yaml"
+    if not saved.exists():
+        return
+    before, now = (flatten(each.model_dump(mode="json")) for each in (RunConfig.load(saved), config))
+    free = ("output_dir", "name", "data.root", "data.note", *(("train.",) if eval_only else ()))
+    changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
+    changed = [key for key in changed if not key.startswith(free)]
+    if changed:
+        lines = [f"  {key}: {before.get(key)!r} then, {now.get(key)!r} now" for key in changed]
+        raise UserError("\n".join([f"{saved} differs from this config; restore it or start another run:", *lines]))
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}"""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def check_against_labels(config: RunConfig, args: TrainingArguments, labels: LabelSet) -> None:
+    """What only the data can tell, before any training step.
+
+    Raises:
+        UserError: class weights for another number of classes, or a best-model metric that does not exist.
+    """
+    weights = config.loss.class_weights
+    if weights is not None and (len(weights) != labels.num_labels or not any(weights)):
+        raise UserError(f"loss.class_weights={weights}: one for each of {labels.num_labels} classes, not all zero.")
+    known = ["loss", *flat_metrics(SegMetrics(labels).compute(), labels.names)]
+    if args.metric_for_best_model is not None and args.metric_for_best_model.removeprefix("eval_") not in known:
+        raise UserError(
+            f"train.metric_for_best_model={args.metric_for_best_model!r} does not exist; "
+            f"choose one of {', '.join(known)}."
+        )
 
 
 def build_trainer(
@@ -151,10 +213,21 @@ def build_trainer(
 
 def train(trainer: SegTrainer, config: RunConfig, checkpoint: str | None, provenance: Provenance) -> None:
     """Trains to the end, and saves the best weights and how they came about."""
-    result = trainer.train(resume_from_checkpoint=checkpoint)
+    stale = [config.output_dir / name for name in ("metrics.json", "per_class.json", "README.md")]
+    for path in stale if trainer.is_world_process_zero() else []:
+        path.unlink(missing_ok=True)  # results of weights that are about to change
+    try:
+        result = trainer.train(resume_from_checkpoint=checkpoint)
+    except RuntimeError as error:
+        if "size mismatch" in str(error):  # torch's words for a checkpoint of another shape
+            raise UserError(f"{checkpoint} does not fit the model: {str(error).splitlines()[-1].strip()}") from error
+        raise
     provenance.train_seconds = result.metrics["train_runtime"]
+    provenance.resumed_from = None if checkpoint is None else Path(checkpoint).name
     provenance.steps = trainer.state.global_step
     provenance.best_step = trainer.state.best_global_step
+    if trainer.is_world_process_zero():
+        write_json(config.output_dir / "provenance.json", provenance.as_dict())
     save_model(trainer, config.output_dir / "model", provenance)
 
 

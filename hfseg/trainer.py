@@ -1,6 +1,7 @@
 """SegTrainer: the stock Trainer, where its measured behaviour is right for segmentation; ours where it is not."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,14 @@ class SegTrainer(Trainer):
 
     # --- evaluation
 
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """The stock loader, but every image is scored: `dataloader_drop_last` is for training."""
+        drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.args.dataloader_drop_last = drop_last
+
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """The stock loop, from a clean count even where the last evaluation ended in an exception."""
         if isinstance(self.compute_metrics, SegMetrics):
@@ -217,12 +226,18 @@ class HistoryCallback(TrainerCallback):
     ) -> None:
         if self.is_training and state.is_world_process_zero and logs:
             with self.path.open("a") as file:
-                file.write(json.dumps(logs | {"step": state.global_step}) + "\n")
+                # JSON has neither NaN nor infinity
+                finite = {key: None if _is_not_finite(value) else value for key, value in logs.items()}
+                file.write(json.dumps(finite | {"step": state.global_step}, allow_nan=False) + "\n")
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.is_training = False
+
+
+def _is_not_finite(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def read_history(path: Path) -> Sequence[dict[str, Any]]:

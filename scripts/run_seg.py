@@ -16,8 +16,9 @@ def parse_arguments() -> argparse.Namespace:
         epilog="Overrides are key.sub=value with YAML values, such as train.max_steps=100 or model.size=b2.",
     )
     parser.add_argument("--config", required=True, metavar="FILE", help="YAML file of the run, see configs/")
-    parser.add_argument("--eval-only", action="store_true", help="score the saved model; do not train")
-    parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--eval-only", action="store_true", help="score the saved model; do not train")
+    mode.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
     parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="change single keys of the config")
     return parser.parse_intermixed_args()
 
@@ -33,7 +34,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
+        print("interrupted; --resume goes on from the last checkpoint, if there is one", file=sys.stderr)
         return 130
     return 0
 

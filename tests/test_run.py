@@ -147,6 +147,8 @@ def test_user_errors_exit_with_2_and_one_message(pets: Path, tmp_path: Path) -> 
     ("override", "said"),
     [
         ("train.save_strategy=epoch", "refused by transformers.TrainingArguments"),
+        ("train.metric_for_best_model=foo", "choose one of loss, mean_iou"),
+        ("loss.class_weights=[1, 2]", "one for each of 3 classes"),
         ("model.init=/nowhere/at/all", "model.init='/nowhere/at/all' is no folder here"),
     ],
 )
@@ -168,6 +170,51 @@ def test_fcn_with_a_frozen_encoder(pets: Path, tmp_path: Path) -> None:
     saved = load_file(folder / "model.safetensors")
     assert int(saved["backbone.bn1.num_batches_tracked"]) == 0
     assert "trust_remote_code=True" in (tmp_path / "run" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("mode", "override", "said"),
+    [
+        ("eval_only", "data.boundary=ignore", "data.boundary: 'class' then, 'ignore' now"),
+        ("eval_only", "eval.size=32", "eval.size: 64 then, 32 now"),
+        ("resume", "train.learning_rate=0.5", "train.learning_rate: None then, 0.5 now"),
+        ("resume", "model.size=b1", "model.size: 'b0' then, 'b1' now"),
+    ],
+)
+def test_another_config_is_not_the_same_run(
+    finished: tuple[Path, subprocess.CompletedProcess[str]],
+    pets: Path,
+    tmp_path: Path,
+    mode: str,
+    override: str,
+    said: str,
+) -> None:
+    shutil.copytree(finished[0] / "run", tmp_path / "run")
+    if mode == "resume":
+        (tmp_path / "run" / "metrics.json").unlink()
+    before = {path: path.read_bytes() for path in (tmp_path / "run").glob("*.*") if path.is_file()}
+    with pytest.raises(UserError) as error:
+        run(RunConfig.load(write_config(tmp_path, pets), [override]), **{mode: True})
+    assert said in str(error.value)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_finished_run_has_nothing_to_resume(
+    finished: tuple[Path, subprocess.CompletedProcess[str]], pets: Path
+) -> None:
+    with pytest.raises(UserError, match="nothing to resume"):
+        run(RunConfig.load(write_config(finished[0], pets)), resume=True)
+
+
+def test_a_torn_state_is_no_checkpoint(
+    finished: tuple[Path, subprocess.CompletedProcess[str]], pets: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished[0] / "run", tmp_path / "run")
+    (tmp_path / "run" / "metrics.json").unlink()
+    for path in (tmp_path / "run").glob("checkpoint-*/trainer_state.json"):
+        path.write_text(path.read_text()[:100])
+    with pytest.raises(UserError, match="no checkpoint to resume from"):
+        run(RunConfig.load(write_config(tmp_path, pets)), resume=True)
 
 
 def test_nothing_to_score(pets: Path, tmp_path: Path) -> None:

@@ -52,7 +52,10 @@ def draw_synthetic_pet(config: DataConfig, cache_dir: Path) -> Path:
     drawing = config.synthetic
     stem = f"v{SYNTHETIC_VERSION}-{drawing.num_trainval}-{drawing.num_test}-{drawing.size}-{drawing.seed}"
     root = (config.root or cache_dir / "synthetic_pet") / stem
-    root.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"data.root={root.parent} cannot be made a folder to draw into: {error}") from error
     with FileLock(root.parent / f"{stem}.lock"):
         if not root.exists():
             write_synthetic_pet(

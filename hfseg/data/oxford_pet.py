@@ -67,6 +67,12 @@ class OxfordPet(datasets.GeneratorBasedBuilder):
         root = Path(self.config.root)
         train, validation = split_trainval(read_list(root, "trainval"))
         names = {"train": train, "validation": validation, "test": read_list(root, "test")}
+        leaked = sorted(set(names["test"]) & {*train, *validation})
+        if leaked:
+            raise UserError(
+                f"{root}/annotations: {len(leaked)} images are in trainval.txt and in test.txt, such as {leaked[0]}. "
+                "Restore the official lists; a score on training images means nothing."
+            )
         return [datasets.SplitGenerator(name=split, gen_kwargs={"names": names[split]}) for split in names]
 
     def _generate_examples(self, names: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -86,10 +92,18 @@ def read_list(root: Path, split: str) -> list[str]:
     path = root / "annotations" / f"{split}.txt"
     if not path.is_file():
         raise UserError(f"{path} is missing. data.root must hold images/ and annotations/, or {' and '.join(MD5)}.")
-    lines = [line.split() for line in path.read_text().splitlines() if not line.startswith("#")]
-    names = [words[0] for words in lines if words]
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as UTF-8 text ({error}). Restore the official list.") from error
+    names = [line.split()[0] for line in text.splitlines() if line.strip() and not line.startswith("#")]
     if not names:
         raise UserError(f"{path} names no image: the {split} split is empty. Restore the official list.")
+    repeated = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    if repeated:
+        raise UserError(
+            f"{path} names {len(repeated)} images twice, such as {repeated[0]}. Restore the official list."
+        )
     return names
 
 
@@ -108,7 +122,10 @@ def split_trainval(names: Sequence[str]) -> tuple[list[str], list[str]]:
         held_out.update(ranked[: max(1, round(len(members) * VALIDATION_PERCENT / 100))])
     train = [name for name in names if name not in held_out]
     if not train:
-        raise UserError(f"annotations/trainval.txt has {len(names)} images: too few to hold out one of each breed.")
+        raise UserError(
+            f"annotations/trainval.txt has {len(names)} images, one of each breed: none is left for training after "
+            "one of each is held out for validation. Add images to the list."
+        )
     return train, [name for name in names if name in held_out]
 
 
@@ -133,7 +150,7 @@ def read_label(image_path: Path, trimap_path: Path, boundary: str) -> bytes:
             f"{trimap_path} holds {wrong[:8]}; an Oxford trimap has one channel of 1 (pet), 2 (background) and "
             "3 (boundary). If this is another data set's mask, it needs another `data.name`."
         )
-    label = values - np.uint8(1)
+    label = (values - 1).astype(np.uint8)
     if boundary == "ignore":
         label[label == 2] = 255
     buffer = BytesIO()
@@ -143,12 +160,12 @@ def read_label(image_path: Path, trimap_path: Path, boundary: str) -> bytes:
 
 def _open(path: Path) -> Image.Image:
     """Decodes a file completely, the right way up as `datasets` will: what is broken must not stop a training."""
-    if not path.is_file():
-        raise UserError(f"{path} is missing, but a list in annotations/ names it. Unpack the archives again.")
     try:
         image = Image.open(path)
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing, but a list in annotations/ names it. Restore it.") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} cannot be read as an image ({error}). Restore it from the archive.") from error
     return image

@@ -1,5 +1,6 @@
 """Building a model, from scratch or from weights in any of the layouts in use, with a verdict on what was loaded."""
 
+import json
 import logging
 import pickle
 from collections.abc import Mapping
@@ -8,6 +9,7 @@ from pathlib import Path
 import torch
 import torchvision
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -17,7 +19,7 @@ from hfseg.errors import UserError
 from hfseg.labels import LabelSet
 from hfseg.models.fcn import HfsegFCNConfig, HfsegFCNForSemanticSegmentation
 from hfseg.models.freezing import freeze_encoder
-from hfseg.models.segformer import HfsegSegformerConfig, HfsegSegformerForSemanticSegmentation
+from hfseg.models.segformer import SIZES, HfsegSegformerConfig, HfsegSegformerForSemanticSegmentation
 from hfseg.models.segformer.conversion import published_names
 
 logger = logging.getLogger(__name__)
@@ -97,7 +99,13 @@ def _segformer(
     if Path(source).suffix in PICKLES:
         return HfsegSegformerForSemanticSegmentation(config), published_names(_read_pickle(Path(source)))
     folder = _resolve(source)
+    expected = (tuple(config.depths), tuple(config.hidden_sizes), config.decoder_hidden_size)
     config = _read_config(HfsegSegformerConfig, folder, labels, source)
+    found = (tuple(config.depths), tuple(config.hidden_sizes), config.decoder_hidden_size)
+    if found != expected:
+        name = next((name for name, shape in SIZES.items() if shape == found), None)
+        remedy = f"set model.size={name}" if name else "it is of no published size"
+        raise UserError(f"model.init={source!r} is not a SegFormer-{size.upper()} (depths {found[0]}): {remedy}.")
     return HfsegSegformerForSemanticSegmentation(config), published_names(_read_safetensors(folder))
 
 
@@ -137,24 +145,34 @@ def _resolve(source: str) -> Path:
 
 
 def _read_config(kind: type[PreTrainedConfig], folder: Path, labels: LabelSet, source: str) -> PreTrainedConfig:
-    described, _ = kind.get_config_dict(folder)
-    if described.get("model_type") != kind.model_type:
+    path = folder / "config.json"
+    try:
+        described = json.loads(path.read_text())
+        model_type = described["model_type"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"model.init={source!r} is a {described.get('model_type')!r} checkpoint, not one of model.type. "
+            f"{path} is missing or is no model's config ({error!r}). Save or download it again."
+        ) from error
+    if model_type not in (kind.model_type, kind.model_type.removeprefix("hfseg-")):
+        raise UserError(
+            f"model.init={source!r} is a {model_type!r} checkpoint, not one of model.type. "
             "Choose a checkpoint of the same architecture."
         )
-    return kind.from_pretrained(
-        folder,
-        id2label=labels.id2label,
-        label2id=labels.label2id,
-        semantic_loss_ignore_index=labels.ignore_index,
-    )
+    try:
+        return kind.from_pretrained(
+            folder,
+            id2label=labels.id2label,
+            label2id=labels.label2id,
+            semantic_loss_ignore_index=labels.ignore_index,
+        )
+    except (OSError, ValueError, TypeError, StrictDataclassError) as error:
+        raise UserError(f"{path} is not a valid config: {str(error).splitlines()[0]}") from error
 
 
 def _read_safetensors(folder: Path) -> dict[str, torch.Tensor]:
-    files = sorted(folder.glob("*.safetensors"))
+    files = sorted(folder.glob("model*.safetensors"))  # one, or the shards of one
     if not files:
-        raise UserError(f"{folder} holds no .safetensors file. hfseg loads no pickle unless you name the file itself.")
+        raise UserError(f"{folder} holds no model.safetensors. hfseg loads no pickle unless you name the file itself.")
     state: dict[str, torch.Tensor] = {}
     for path in files:
         try:
@@ -167,9 +185,15 @@ def _read_safetensors(folder: Path) -> dict[str, torch.Tensor]:
 def _read_pickle(path: Path) -> dict[str, torch.Tensor]:
     try:
         content = torch.load(path.expanduser(), map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(f"model.init={str(path)!r} cannot be read as plain tensors: {error}") from error
-    return content.get("state_dict", content)
+    except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        raise UserError(f"model.init={str(path)!r} cannot be read as plain tensors ({reason}).") from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else content
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in state.items()
+    ):
+        raise UserError(f"model.init={str(path)!r} cannot be read as plain tensors: it is no state dict.")
+    return state
 
 
 def _download_torchvision(name: str) -> dict[str, torch.Tensor]:

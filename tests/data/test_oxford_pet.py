@@ -79,6 +79,10 @@ def test_the_real_sets_oddities(copy: Path) -> None:
     Image.open(copy / "images" / f"{first}.jpg").convert("RGBA").save(copy / "images" / f"{first}.jpg", format="PNG")
     image = Image.open(copy / "images" / f"{second}.jpg").convert("P")
     image.save(copy / "images" / f"{second}.jpg", format="GIF")
+    third = copy / "annotations" / "trimaps" / f"{read_list(copy, 'trainval')[2]}.png"
+    Image.fromarray(np.array(Image.open(third)).astype(np.uint16)).save(third)
+    lines = (copy / "annotations" / "test.txt").read_text()
+    (copy / "annotations" / "test.txt").write_text("#Image CLASS-ID SPECIES BREED ID\n" + lines, encoding="utf-8-sig")
     (copy / "images" / "Abyssinian_999.jpg").write_text("not in any list")
     (copy / "images" / "Abyssinian_100.mat").write_text("stray")
     (copy / "annotations" / "trimaps" / f"._{first}.png").write_bytes(b"\0\5\26\7")
@@ -129,6 +133,23 @@ def damage_empty_list(root: Path, name: str) -> str:
 def damage_no_list(root: Path, name: str) -> str:
     (root / "annotations" / "trainval.txt").unlink()
     return "trainval.txt is missing"
+
+
+def damage_leak(root: Path, name: str) -> str:
+    with (root / "annotations" / "test.txt").open("a") as file:
+        file.write(f"{name} 1 1 1\n")
+    return f"in trainval.txt and in test.txt, such as {name}"
+
+
+def damage_repeated(root: Path, name: str) -> str:
+    with (root / "annotations" / "trainval.txt").open("a") as file:
+        file.write(f"{name} 1 1 1\n")
+    return f"images twice, such as {name}"
+
+
+def damage_encoding(root: Path, name: str) -> str:
+    (root / "annotations" / "test.txt").write_bytes("Abyssinian_é 1 1 1\n".encode("latin-1"))
+    return "cannot be read as UTF-8"
 
 
 DAMAGES = [value for name, value in sorted(globals().items()) if name.startswith("damage_")]

@@ -156,16 +156,28 @@ def spoil_type(folder: Path) -> str:
 
 
 def spoil_depth(folder: Path) -> str:
-    describe_as(folder, depths=[3, 2, 2, 2])
+    describe_as(folder, depths=[3, 4, 6, 3], hidden_sizes=[64, 128, 320, 512], decoder_hidden_size=768)
+    return "set model.size=b2"
+
+
+def spoil_encoder(folder: Path) -> str:
+    state = load_file(folder / "model.safetensors")
+    del state["segformer.encoder.layer_norm.0.weight"]
+    save_file(state, folder / "model.safetensors")
     return "holds no weights of this encoder"
+
+
+def spoil_config(folder: Path) -> str:
+    (folder / "config.json").write_text("{not json")
+    return "config.json is missing or is no model's config"
 
 
 def spoil_missing(folder: Path) -> str:
     (folder / "model.safetensors").unlink()
-    return "no .safetensors file"
+    return "no model.safetensors"
 
 
-@pytest.mark.parametrize("spoil", [spoil_torn, spoil_type, spoil_depth, spoil_missing])
+@pytest.mark.parametrize("spoil", [spoil_torn, spoil_type, spoil_depth, spoil_encoder, spoil_config, spoil_missing])
 def test_what_does_not_fit_is_refused(tmp_path: Path, spoil: object) -> None:
     stock().save_pretrained(tmp_path)
     said = spoil(tmp_path)  # type: ignore[operator]
