@@ -37,9 +37,10 @@ def write_card(run_dir: Path, note: str | None = None) -> ModelCard:
     config["data"]["root"] = "<root>" if config["data"]["root"] else None
     config["output_dir"] = Path(config["output_dir"]).name
     init = config["model"]["init"]
-    if init and Path(init).expanduser().exists():
+    is_local = bool(init) and Path(init).expanduser().exists()
+    if is_local:
         config["model"]["init"] = Path(init).name  # a path of this machine says nothing elsewhere
-    is_hub_id = bool(init) and init.count("/") == 1 and not Path(init).expanduser().exists()
+    base_model = init if init and init.count("/") == 1 and not is_local else None
     note = note if note is not None else config["data"]["note"]
     sections = [
         f"# {config['name']}",
@@ -50,9 +51,7 @@ def write_card(run_dir: Path, note: str | None = None) -> ModelCard:
         _limits(config),
     ]
     card = ModelCard(
-        f"---\n{_metadata(config, metrics, init if is_hub_id else None).to_yaml()}\n---\n\n"
-        + "\n\n".join(sections)
-        + "\n"
+        f"---\n{_metadata(config, metrics, base_model).to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"
     )
     partial = run_dir / "README.md.partial"
     card.save(partial)

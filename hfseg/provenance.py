@@ -1,6 +1,5 @@
 """What made a run: command, data, versions, hardware. Goes into the run's files, the card and the model's config."""
 
-import json
 import os
 import platform
 import shlex
@@ -41,11 +40,6 @@ class Provenance:
             num_parameters=num_parameters,
             versions={name: version(name) for name in PACKAGES},
         )
-
-    @classmethod
-    def load(cls, path: Path) -> "Provenance":
-        """What an earlier process wrote with `save`."""
-        return cls(**json.loads(path.read_text()))
 
     def public(self) -> dict[str, Any]:
         """The part that travels inside the model's config."""

@@ -66,16 +66,15 @@ def run(config: RunConfig, resume: bool = False, eval_only: bool = False) -> dic
     model = load_model(config.model, labels, str(saved) if eval_only and saved.is_dir() else None)
     trainer = build_trainer(config, args, model, processor, data, labels)
     provenance = Provenance.of_this_process(config, model.num_parameters())
-    if eval_only and (config.output_dir / "provenance.json").exists():
-        provenance = Provenance.load(config.output_dir / "provenance.json")  # of the training
-    elif trainer.is_world_process_zero():
+    is_told = eval_only and (config.output_dir / "provenance.json").exists()  # by the training
+    if not is_told and trainer.is_world_process_zero():
         config.save(config.output_dir / "run_config.yaml")
+        write_json(config.output_dir / "provenance.json", provenance.as_dict())
     if not eval_only:
         train(trainer, config, checkpoint, provenance)
     metrics, per_class = evaluate(trainer, {"eval": data["validation"], "test": data["test"]})
     if trainer.is_world_process_zero():
         write_json(config.output_dir / "per_class.json", per_class)
-        write_json(config.output_dir / "provenance.json", provenance.as_dict())
         write_json(config.output_dir / "metrics.json", metrics)
         draw_figures(config, trainer, data["validation"])
         write_card(config.output_dir)
@@ -113,7 +112,7 @@ def check_output_dir(config: RunConfig, resume: bool, eval_only: bool) -> str | 
             f"There is nothing to score: {output_dir}/model does not exist. Train first or set model.init."
         )
     try:
-        (output_dir if resume or eval_only else output_dir.parent).mkdir(parents=True, exist_ok=True)
+        output_dir.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"output_dir={output_dir} cannot be written to: {error}") from error
     whole = [path.parent for path in output_dir.glob("checkpoint-*/trainer_state.json") if _is_json(path)]

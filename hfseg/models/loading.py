@@ -66,9 +66,10 @@ def fill(model: PreTrainedModel, state: State, source: str) -> str:
     Raises:
         UserError: the encoder does not fit entirely.
     """
-    own = {name: x for name, x in model.state_dict().items() if not name.endswith("num_batches_tracked")}
+    everything = model.state_dict()
+    own = {name: x for name, x in everything.items() if not name.endswith("num_batches_tracked")}
     fitting = {name: x for name, x in state.items() if name in own and own[name].shape == x.shape}
-    missing, foreign = own.keys() - fitting.keys(), state.keys() - model.state_dict().keys()
+    missing, foreign = own.keys() - fitting.keys(), state.keys() - everything.keys()
     prefix, parts = model.base_model_prefix + ".", [name for name, _ in model.named_children()]
     wrong = sorted(name for name in missing | foreign if name.startswith(prefix) or name.split(".")[0] not in parts)
     if wrong:
