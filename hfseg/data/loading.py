@@ -6,7 +6,7 @@ import datasets
 from filelock import FileLock
 
 from hfseg.config import DataConfig
-from hfseg.data.oxford_pet import OxfordPet, folder_fingerprint, pet_labels, prepare_root
+from hfseg.data.oxford_pet import load_oxford_pet
 from hfseg.data.synthetic import SYNTHETIC_VERSION, write_synthetic_pet
 from hfseg.errors import UserError
 from hfseg.labels import LabelSet
@@ -33,18 +33,11 @@ def load_dataset(config: DataConfig) -> tuple[datasets.DatasetDict, LabelSet]:
         (['test', 'train', 'validation'], ('pet', 'background', 'boundary'))
     """
     cache_dir = Path(datasets.config.HF_DATASETS_CACHE)
-    root = draw_synthetic_pet(config, cache_dir) if config.name == "synthetic_pet" else config.root
-    root = prepare_root(root, cache_dir).resolve()
-    builder = OxfordPet(
-        cache_dir=str(cache_dir), root=str(root), boundary=config.boundary, fingerprint=folder_fingerprint(root)
-    )
-    try:
-        builder.download_and_prepare()
-    except datasets.exceptions.DatasetGenerationError as error:
-        if isinstance(error.__cause__, UserError):
-            raise error.__cause__ from None
-        raise
-    return builder.as_dataset(), pet_labels(config.boundary)
+    if config.name == "synthetic_pet":
+        return load_oxford_pet(draw_synthetic_pet(config, cache_dir), config.boundary, cache_dir)
+    if config.name == "oxford_pet":
+        return load_oxford_pet(config.root, config.boundary, cache_dir)
+    raise UserError(f"data.name={config.name!r} is not available yet.")
 
 
 def draw_synthetic_pet(config: DataConfig, cache_dir: Path) -> Path:

@@ -11,15 +11,14 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
-from PIL import Image, ImageOps
 
 from hfseg.data.archive import extract_archives
+from hfseg.data.files import build, check_same_size, digest, encode_label, file_state, open_image
 from hfseg.errors import UserError
 from hfseg.labels import LabelSet
 
@@ -83,6 +82,14 @@ class OxfordPet(datasets.GeneratorBasedBuilder):
             yield index, {"image": str(image), "label": {"bytes": label, "path": None}, "name": name}
 
 
+def load_oxford_pet(root: Path | None, boundary: str, cache_dir: Path) -> tuple[datasets.DatasetDict, LabelSet]:
+    """Splits and classes, from the official folders or archives below `root` or from the download."""
+    root = prepare_root(root, cache_dir).resolve()
+    fingerprint = folder_fingerprint(root)
+    builder = OxfordPet(cache_dir=str(cache_dir), root=str(root), boundary=boundary, fingerprint=fingerprint)
+    return build(builder), pet_labels(boundary)
+
+
 def read_list(root: Path, split: str) -> list[str]:
     """The names in one of the official lists.
 
@@ -135,12 +142,8 @@ def read_label(image_path: Path, trimap_path: Path, boundary: str) -> bytes:
     Raises:
         UserError: a file is missing or unreadable, the sizes differ, or the trimap holds other values than 1, 2, 3.
     """
-    image, trimap = _open(image_path), _open(trimap_path)
-    if image.size != trimap.size:
-        raise UserError(
-            f"{image_path} is {image.size[0]}x{image.size[1]} pixels, but its mask {trimap_path} is "
-            f"{trimap.size[0]}x{trimap.size[1]}. Restore both from the same source."
-        )
+    image, trimap = open_image(image_path), open_image(trimap_path)
+    check_same_size(image, trimap, image_path, trimap_path)
     values = np.asarray(trimap)
     wrong = (
         sorted(set(np.unique(values).tolist()) - {1, 2, 3}) if values.ndim == 2 else [f"{values.shape[2]} channels"]
@@ -153,22 +156,7 @@ def read_label(image_path: Path, trimap_path: Path, boundary: str) -> bytes:
     label = (values - 1).astype(np.uint8)
     if boundary == "ignore":
         label[label == 2] = 255
-    buffer = BytesIO()
-    Image.fromarray(label).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def _open(path: Path) -> Image.Image:
-    """Decodes a file completely, the right way up as `datasets` will: what is broken must not stop a training."""
-    try:
-        image = Image.open(path)
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing, but a list in annotations/ names it. Restore it.") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} cannot be read as an image ({error}). Restore it from the archive.") from error
-    return image
+    return encode_label(label)
 
 
 def prepare_root(root: Path | None, cache_dir: Path) -> Path:
@@ -195,7 +183,7 @@ def prepare_root(root: Path | None, cache_dir: Path) -> Path:
             f"Get them from {BASE_URL}."
         )
     state = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in archives]
-    folder = cache_dir / "oxford_pet" / f"unpacked-{_digest(state)}"
+    folder = cache_dir / "oxford_pet" / f"unpacked-{digest(state)}"
     return extract_archives(archives, folder, MAX_UNPACKED_BYTES)
 
 
@@ -226,12 +214,4 @@ def folder_fingerprint(root: Path) -> str:
     files = [annotations / "trainval.txt", annotations / "test.txt"]
     files += [root / "images" / f"{name}.jpg" for name in names]
     files += [annotations / "trimaps" / f"{name}.png" for name in names]
-    return _digest([(path.name, *_state(path)) for path in files])
-
-
-def _state(path: Path) -> tuple[int, int]:
-    return (path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else (-1, -1)
-
-
-def _digest(state: object) -> str:
-    return hashlib.sha256(repr(state).encode()).hexdigest()[:16]
+    return digest([(path.name, *file_state(path)) for path in files])
