@@ -6,7 +6,8 @@ import datasets
 from filelock import FileLock
 
 from hfseg.config import DataConfig
-from hfseg.data.oxford_pet import load_oxford_pet
+from hfseg.data.oxford_pet import oxford_pet_source
+from hfseg.data.source import Source
 from hfseg.data.synthetic import SYNTHETIC_VERSION, write_synthetic_pet
 from hfseg.errors import UserError
 from hfseg.labels import LabelSet
@@ -33,10 +34,16 @@ def load_dataset(config: DataConfig) -> tuple[datasets.DatasetDict, LabelSet]:
         (['test', 'train', 'validation'], ('pet', 'background', 'boundary'))
     """
     cache_dir = Path(datasets.config.HF_DATASETS_CACHE)
-    if config.name == "synthetic_pet":
-        return load_oxford_pet(draw_synthetic_pet(config, cache_dir), config.boundary, cache_dir)
+    source = find_source(config, cache_dir)
+    return source.load(cache_dir), source.labels
+
+
+def find_source(config: DataConfig, cache_dir: Path) -> Source:
+    """Where the files of a data set are; draws, downloads or unpacks them if need be."""
     if config.name == "oxford_pet":
-        return load_oxford_pet(config.root, config.boundary, cache_dir)
+        return oxford_pet_source(config.root, config.boundary, cache_dir)
+    if config.name == "synthetic_pet":
+        return oxford_pet_source(draw_synthetic_pet(config, cache_dir), config.boundary, cache_dir)
     raise UserError(f"data.name={config.name!r} is not available yet.")
 
 

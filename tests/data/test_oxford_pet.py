@@ -16,7 +16,8 @@ from PIL import Image
 
 from hfseg import DataConfig, UserError, load_dataset
 from hfseg.data import oxford_pet
-from hfseg.data.oxford_pet import prepare_root, read_list, split_trainval
+from hfseg.data.oxford_pet import breed, prepare_root, read_list
+from hfseg.data.source import Pair, hold_out
 
 
 @pytest.fixture
@@ -63,11 +64,12 @@ def test_splits_are_the_lists_with_a_tenth_of_each_breed_held_out(pets: Path) ->
     assert sorted(names["train"] + names["validation"]) == sorted(read_list(pets, "trainval"))
     assert not set(names["train"]) & set(names["validation"])
     official = [f"{breed}_{index}" for breed in ("Abyssinian", "great_pyrenees", "pug") for index in range(100)]
-    train, validation = split_trainval(official)
+    pairs = [Pair(name, Path(name), None) for name in official]
+    train, validation = hold_out(pairs, breed)
     assert len(train) == 270
-    for breed in ("Abyssinian", "great_pyrenees", "pug"):
-        assert sum(name.startswith(breed) for name in validation) == 10
-    assert split_trainval(official[::-1])[1] == validation[::-1]
+    for each in ("Abyssinian", "great_pyrenees", "pug"):
+        assert sum(pair.name.startswith(each) for pair in validation) == 10
+    assert hold_out(pairs[::-1], breed)[1] == validation[::-1]
 
 
 def test_archives_give_the_same_as_the_folder(pets: Path, tmp_path: Path) -> None:
@@ -138,13 +140,13 @@ def damage_no_list(root: Path, name: str) -> str:
 def damage_leak(root: Path, name: str) -> str:
     with (root / "annotations" / "test.txt").open("a") as file:
         file.write(f"{name} 1 1 1\n")
-    return f"in trainval.txt and in test.txt, such as {name}"
+    return f"more than once, such as {name}"
 
 
 def damage_repeated(root: Path, name: str) -> str:
     with (root / "annotations" / "trainval.txt").open("a") as file:
         file.write(f"{name} 1 1 1\n")
-    return f"images twice, such as {name}"
+    return f"more than once, such as {name}"
 
 
 def damage_encoding(root: Path, name: str) -> str:
@@ -265,7 +267,7 @@ def test_two_processes_prepare_at_once(pets: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, str(archives)]
     processes = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     printed = [process.communicate()[0].split()[-1] for process in processes]
-    assert printed[0] == printed[1] == str(len(split_trainval(read_list(pets, "trainval"))[0]))
+    assert printed[0] == printed[1] == str(len(load(pets)["train"]))
 
 
 def test_real_subset_if_present() -> None:
