@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from transformers import BaseImageProcessor, PreTrainedModel, SegformerImageProcessor
 
 from hfseg.errors import UserError
+from hfseg.models.inference import inference_copy
 
 ImageLike = str | Path | Image.Image | NDArray[np.uint8]
 
@@ -44,12 +45,13 @@ def predict(
         images = [images]
     processor = processor or _processor_of(model)
     model.eval()
+    network = inference_copy(model) or model
     masks: list[NDArray[Any]] = []
     probabilities: list[NDArray[np.float32]] = []
     for start in range(0, len(images), batch_size):
         batch = [read_image(image) for image in images[start : start + batch_size]]
         pixel_values = processor(images=batch, return_tensors="pt")["pixel_values"]
-        logits = model(pixel_values=pixel_values.to(model.device, model.dtype))["logits"].float()
+        logits = network(pixel_values=pixel_values.to(model.device, model.dtype))["logits"].float()
         for small, image in zip(logits, batch, strict=True):
             large = F.interpolate(small[None], size=(image.height, image.width), mode="bilinear", align_corners=False)[
                 0

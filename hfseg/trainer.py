@@ -16,6 +16,7 @@ from hfseg.config import LossConfig
 from hfseg.errors import UserError
 from hfseg.labels import LabelSet
 from hfseg.metrics import SegMetrics, compute_from_confusion
+from hfseg.models.inference import inference_copy
 from hfseg.models.loss import PLAIN, segmentation_loss
 
 Batch = dict[str, torch.Tensor]
@@ -59,6 +60,7 @@ class SegTrainer(Trainer):
                 "process per GPU (`accelerate launch scripts/run_seg.py ...`) or choose one (CUDA_VISIBLE_DEVICES=0)."
             )
         self.add_callback(EpochCallback())
+        self._inference_copy: nn.Module | None = None
         self._train_confusion = torch.zeros(labels.num_labels, labels.num_labels, dtype=torch.int64)
 
     # --- training
@@ -125,7 +127,11 @@ class SegTrainer(Trainer):
         """The stock loop, from a clean count even where the last evaluation ended in an exception."""
         if isinstance(self.compute_metrics, SegMetrics):
             self.compute_metrics.reset()
-        return super().evaluation_loop(*args, **kwargs)
+        self._inference_copy = inference_copy(self.model)
+        try:
+            return super().evaluation_loop(*args, **kwargs)
+        finally:
+            self._inference_copy = None
 
     def prediction_step(
         self, model: nn.Module, inputs: Batch, prediction_loss_only: bool, ignore_keys: list[str] | None = None
@@ -138,8 +144,8 @@ class SegTrainer(Trainer):
             padding of the last distributed batch by rows; a placeholder for the labels.
         """
         inputs = self._prepare_inputs(inputs)
-        with torch.no_grad(), self.compute_loss_context_manager():
-            logits = model(pixel_values=inputs["pixel_values"])["logits"]
+        with torch.no_grad(), self.accelerator.autocast():
+            logits = (self._inference_copy or model)(pixel_values=inputs["pixel_values"])["logits"]
         confusions, losses = [], []
         for small, padded, (height, width) in zip(logits, inputs["labels"], inputs["sizes"].tolist(), strict=True):
             loss = segmentation_loss(small[None], padded[None, :height, :width], self.labels.ignore_index)

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 VERSIONS = ("torch", "torchvision", "transformers", "accelerate", "numpy")
-SEGFORMER = ("stock", "stock compiled", "ours", "ours compiled")
-FCN = ("torchvision", "ours")
+SEGFORMER = ("stock", "stock compiled", "ours", "ours compiled", "ours frozen")  # frozen: the encoder
+FCN = ("torchvision", "ours", "ours frozen")
 Row = dict[str, Any]
 
 
@@ -72,11 +72,12 @@ def model_rows(arguments: argparse.Namespace) -> list[Row]:
         names: tuple[str, ...] = FCN if name == "fcn" else SEGFORMER
         names = tuple(each for each in names if not (arguments.no_compile and "compiled" in each))
         for task in arguments.tasks:
+            compared = tuple(each for each in names if task == "training" or "frozen" not in each)
             for size in arguments.sizes:
                 for classes in arguments.classes:
                     batch = arguments.batch * (2 if task == "training" else 1)
                     case = {"task": task, "size": size, "classes": classes, "batch": batch, "dtype": arguments.dtype}
-                    rows += compare(name, names, case, arguments.rounds)
+                    rows += compare(name, compared, case, arguments.rounds)
     return rows
 
 
@@ -119,12 +120,15 @@ def make_step(
     import torch
     import torch.nn.functional as F
 
+    from hfseg.models.freezing import freeze_encoder
     from hfseg.models.loss import segmentation_loss
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = dtype == "tf32"
     torch.manual_seed(0)
     model = make_model(name, implementation, classes, fuse=task == "inference").to(device)
+    if "frozen" in implementation:
+        freeze_encoder(model)
     call = torch.compile(model) if "compiled" in implementation else model
     pixel_values = torch.randn(batch, 3, size, size, device=device)
     labels = torch.randint(0, classes, (batch, size, size), device=device)

@@ -12,6 +12,8 @@ from transformers import SegformerImageProcessor, TrainingArguments
 from hfseg import (
     DataConfig,
     EvalSet,
+    HfsegFCNConfig,
+    HfsegFCNForSemanticSegmentation,
     HfsegSegformerConfig,
     HfsegSegformerForSemanticSegmentation,
     LabelSet,
@@ -212,3 +214,30 @@ def test_torn_history_lines_are_dropped(tmp_path: Path) -> None:
     path = tmp_path / "history.jsonl"
     path.write_text(json.dumps({"step": 1}) + "\n" + '{"step": 2, "lo')
     assert read_history(path) == [{"step": 1}]
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_fcn_is_scored_fused_and_stays_as_it_is(bf16: bool, tmp_path: Path, labels: LabelSet) -> None:
+    model = HfsegFCNForSemanticSegmentation(HfsegFCNConfig(num_labels=3))
+    trainer = make_trainer(
+        tmp_path, labels, model=model, max_steps=1, per_device_train_batch_size=2, bf16=bf16, use_cpu=bf16
+    )
+    trainer.train()
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    ran: list[bool] = []
+    hook = torch.nn.modules.module.register_module_forward_hook(
+        lambda module, *_: ran.append(isinstance(module, torch.nn.BatchNorm2d))
+    )
+    scored = trainer.evaluate()["eval_loss"]
+    hook.remove()
+    assert ran
+    assert not any(ran)
+    assert norms == [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    total, valid = 0.0, 0
+    with torch.no_grad():
+        for sample in trainer.eval_dataset:
+            logits = model.eval()(pixel_values=sample["pixel_values"][None]).logits.float()
+            large = F.interpolate(logits, size=sample["labels"].shape, mode="bilinear")
+            total += float(F.cross_entropy(large, sample["labels"][None], ignore_index=255, reduction="sum"))
+            valid += int((sample["labels"] != 255).sum())
+    assert scored == pytest.approx(total / valid, rel=0.03 if bf16 else 1e-4)

@@ -88,18 +88,21 @@ class _StripLoss(torch.autograd.Function):
         gradient = torch.zeros_like(logits) if need_gradient else None
         dice = _DiceSums(logits, labels, ignore_index) if options.dice else None
         for strip in _strips(logits, labels):
-            rows = strip.source(logits).requires_grad_(need_gradient)
-            with torch.set_grad_enabled(need_gradient):
-                upsampled = strip.upsample(rows)
-                target = strip.target(labels)
-                loss = _pixel_losses(upsampled, target, ignore_index, options)
-                if dice is not None:
-                    loss = loss + options.dice * dice.tangent(upsampled, target)
-            if gradient is not None:
-                gradient[:, :, strip.first : strip.last + 1] += torch.autograd.grad(loss, rows)[0]
-            total += loss.detach()
-            predicted = upsampled.detach().max(dim=1).indices  # ten times faster than argmax on a CPU
+            upsampled, target = strip.upsample(logits), strip.target(labels)
+            predicted = upsampled.max(dim=1).indices  # ten times faster than argmax on a CPU
             confusion += count_confusion(predicted, target, num_labels, ignore_index)
+            if _is_plain(options):
+                loss, slope = _cross_entropy(upsampled, target, ignore_index, need_gradient)
+            else:
+                upsampled.requires_grad_(need_gradient)
+                with torch.set_grad_enabled(need_gradient):
+                    loss = _pixel_losses(upsampled, target, ignore_index, options)
+                    if dice is not None:
+                        loss = loss + options.dice * dice.tangent(upsampled, target)
+                slope = torch.autograd.grad(loss, upsampled)[0] if need_gradient else None
+            total += loss.detach()
+            if gradient is not None and slope is not None:
+                strip.add_gradient(gradient, slope)
         if dice is not None:
             total += options.dice * dice.constant()
         ctx.save_for_backward(gradient)
@@ -110,6 +113,24 @@ class _StripLoss(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, None, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * grad_outputs[0], None, None, None
+
+
+def _is_plain(options: LossConfig) -> bool:
+    return options.class_weights is None and not options.label_smoothing and not options.dice and options.ohem is None
+
+
+def _cross_entropy(
+    upsampled: torch.Tensor, target: torch.Tensor, ignore_index: int, need_gradient: bool
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The sum over valid pixels, and its gradient softmax - one-hot, which takes no more memory than the softmax."""
+    valid = (target != ignore_index).unsqueeze(1)  # (B, 1, rows, W)
+    index = target.unsqueeze(1) * valid
+    log_softmax = upsampled.log_softmax(dim=1)
+    total = -(log_softmax.gather(1, index) * valid).sum()
+    if not need_gradient:
+        return total, None
+    slope = log_softmax.exp_().scatter_add_(1, index, -torch.ones_like(index, dtype=upsampled.dtype))
+    return total, slope.mul_(valid)
 
 
 def _pixel_losses(
@@ -144,7 +165,7 @@ class _DiceSums:
         self.ignore_index = ignore_index
         self.overlap, self.predicted, self.labelled = (logits.new_zeros(logits.shape[1]) for _ in range(3))
         for strip in _strips(logits, labels):
-            sums = self._sums(strip.upsample(strip.source(logits)), strip.target(labels))
+            sums = self._sums(strip.upsample(logits), strip.target(labels))
             for total, part in zip((self.overlap, self.predicted, self.labelled), sums, strict=True):
                 total += part
         self.present = self.labelled > 0
@@ -181,22 +202,37 @@ class _Strip:
     height: int
     width: int
 
-    def source(self, logits: torch.Tensor) -> torch.Tensor:
-        return logits[:, :, self.first : self.last + 1].detach().contiguous()
-
     def target(self, labels: torch.Tensor) -> torch.Tensor:
         return labels[:, self.top : self.bottom]
 
-    def upsample(self, rows: torch.Tensor) -> torch.Tensor:
-        """Bilinear upsampling of `source`: columns by `interpolate`, then rows by `lerp`."""
-        # (B, K, source rows, W): the number of rows stays, so this interpolates columns only
-        rows = F.interpolate(rows, size=(rows.shape[2], self.width), mode="bilinear", align_corners=False)
-        output_rows = torch.arange(self.top, self.bottom, dtype=torch.float64, device=rows.device)
+    def _neighbours(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """For each row of the strip: the source rows above and below, counted from `first`, and the lower's weight."""
+        output_rows = torch.arange(self.top, self.bottom, dtype=torch.float64, device=like.device)
         position = _source_position(output_rows, self.height, self.small_height)
         upper = position.long()
-        weight = (position - upper).to(rows.dtype).view(1, 1, -1, 1)
         lower = (upper + 1).clamp(max=self.small_height - 1)
-        return torch.lerp(rows.index_select(2, upper - self.first), rows.index_select(2, lower - self.first), weight)
+        return upper - self.first, lower - self.first, (position - upper).to(like.dtype).view(1, 1, -1, 1)
+
+    def upsample(self, logits: torch.Tensor) -> torch.Tensor:
+        """(B, K, h, w) -> the strip (B, K, rows, W), bilinear: columns by `interpolate`, then rows by `lerp`."""
+        rows = logits[:, :, self.first : self.last + 1]
+        # the number of rows stays, so this interpolates columns only
+        rows = F.interpolate(rows, size=(rows.shape[2], self.width), mode="bilinear", align_corners=False)
+        upper, lower, weight = self._neighbours(rows)
+        return torch.lerp(rows.index_select(2, upper), rows.index_select(2, lower), weight)
+
+    def add_gradient(self, gradient: torch.Tensor, slope: torch.Tensor) -> None:
+        """Adds to the gradient of the logits what the gradient of `upsample`'s strip brings."""
+        batch_size, num_labels, _, small_width = gradient.shape
+        num_rows = self.last + 1 - self.first
+        upper, lower, weight = self._neighbours(slope)
+        rows = slope.new_zeros(batch_size, num_labels, num_rows, self.width)
+        below = slope * weight
+        rows.index_add_(2, lower, below)
+        rows.index_add_(2, upper, slope - below)
+        gradient[:, :, self.first : self.last + 1] += torch.ops.aten.upsample_bilinear2d_backward(
+            rows, [num_rows, self.width], [batch_size, num_labels, num_rows, small_width], False
+        )
 
 
 def _strips(logits: torch.Tensor, labels: torch.Tensor) -> Iterator[_Strip]:

@@ -20,6 +20,7 @@ from hfseg import (
     HfsegSegformerForSemanticSegmentation,
 )
 from hfseg.models.freezing import freeze_encoder
+from hfseg.models.loss import segmentation_loss
 
 SAVED_FILES = {
     "segformer": {"config.json", "model.safetensors"},
@@ -89,6 +90,25 @@ def test_nothing_valid_is_zero_with_zero_gradient(model: PreTrainedModel) -> Non
     assert output.loss == 0
     output.loss.backward()
     assert all(p.grad is None or not p.grad.any() for p in model.parameters())
+
+
+def test_four_images_are_four_times_one(model: PreTrainedModel) -> None:
+    """Gradient accumulation: the sum of four steps' losses over the pixels of all is one step's (norms frozen)."""
+    model = model.double()  # in evaluation mode: BatchNorm's statistics are fixed and dropout is off
+    pixel_values, labels = torch.randn(4, 3, 64, 64).double(), torch.randint(0, 3, (4, 64, 64))
+    labels[1], labels[2, :50] = 255, 255  # different numbers of valid pixels, in one image none
+
+    def gradients(parts: list[slice]) -> torch.Tensor:
+        model.zero_grad()
+        for part in parts:
+            loss = segmentation_loss(model(pixel_values=pixel_values[part]).logits, labels[part])
+            (loss.total / (labels != 255).sum()).backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    together = gradients([slice(0, 4)])
+    split = gradients([slice(index, index + 1) for index in range(4)])
+    assert together.norm() > 0
+    assert (split - together).abs().max() <= 1e-9 * together.abs().max()
 
 
 def test_saved_and_loaded_it_is_the_same(model: PreTrainedModel, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torchvision
 from safetensors.torch import load_file, save_file
 from transformers import SegformerConfig, SegformerForImageClassification, SegformerForSemanticSegmentation
 
-from hfseg import LabelSet, UserError
+from hfseg import HfsegSegformerForSemanticSegmentation, LabelSet, UserError
 from hfseg.config import FreezeStages, ModelConfig
 from hfseg.models.loading import load_model
 
@@ -92,6 +92,18 @@ def test_both_stock_layouts_are_exact(original_format: bool, tmp_path: Path, cap
     model.save_pretrained(tmp_path, save_original_format=original_format)
     assert_same_function(load(tmp_path), model)
     assert "exact" in verdict(caplog)
+
+
+@pytest.mark.parametrize("original_format", [True, False])
+def test_from_pretrained_reads_both_layouts_and_saves_published_names(original_format: bool, tmp_path: Path) -> None:
+    model = stock()
+    model.save_pretrained(tmp_path / "stock", save_original_format=original_format)
+    ours, info = HfsegSegformerForSemanticSegmentation.from_pretrained(tmp_path / "stock", output_loading_info=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert_same_function(ours, model)
+    ours.save_pretrained(tmp_path / "ours")
+    assert set(load_file(tmp_path / "ours" / "model.safetensors")) == set(ours.state_dict())
+    assert "segformer.encoder.block.0.0.attention.self.query.weight" in ours.state_dict()
 
 
 def test_research_layout_is_exact(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -115,6 +115,7 @@ class HfsegFCNForSemanticSegmentation(PreTrainedModel):
     def fuse(self) -> "HfsegFCNForSemanticSegmentation":
         """A copy for inference with every BatchNorm folded into the convolution before it."""
         fused = copy.deepcopy(self).eval()
+        fused.__dict__.pop("forward", None)  # accelerate's mixed precision wraps the method of this very object
         for module in list(fused.modules()):
             children = list(module.named_children())
             for (name, layer), (norm_name, norm) in pairwise(children):

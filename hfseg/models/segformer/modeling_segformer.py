@@ -15,6 +15,8 @@ Comments give shapes: B batch, H x W the image, h x w a stage's feature map, N =
 width, K classes.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -26,16 +28,10 @@ from transformers.modeling_utils import PreTrainedModel
 from hfseg.errors import UserError
 from hfseg.models.loss import segmentation_loss
 from hfseg.models.segformer.configuration_segformer import HfsegSegformerConfig
-
-
-def to_image(tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Tokens (B, h*w, C) as an image (B, C, h, w) in channels-last memory: a view."""
-    return tokens.view(tokens.shape[0], height, width, tokens.shape[2]).permute(0, 3, 1, 2)
-
-
-def to_tokens(image: torch.Tensor) -> torch.Tensor:
-    """An image (B, C, h, w) as tokens (B, h*w, C): a view where the memory is channels-last, as it is in here."""
-    return image.permute(0, 2, 3, 1).flatten(1, 2)
+from hfseg.models.segformer.conversion import RENAMED
+from hfseg.models.segformer.decode_head import HfsegSegformerClassifier, HfsegSegformerDecodeHead
+from hfseg.models.segformer.ffn_strips import STRIP_ELEMENTS, StripFFN
+from hfseg.models.segformer.layout import to_image, to_tokens
 
 
 class HfsegSegformerPatchEmbeddings(nn.Module):
@@ -136,12 +132,33 @@ class HfsegSegformerMixFFN(nn.Module):
         self.dense1 = nn.Linear(channels, hidden)
         self.dwconv = HfsegSegformerDWConv(hidden)
         self.activation = ACT2FN[config.hidden_act]  # GELU in the paper
+        self.is_plain_gelu = config.hidden_act == "gelu"
         self.dense2 = nn.Linear(hidden, channels)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        if self.runs_in_strips(tokens):
+            return self.in_strips(tokens, height, width)
         tokens = self.activation(self.dwconv(self.dense1(tokens), height, width))  # (B, N, 4C)
         return self.dropout(self.dense2(self.dropout(tokens)))
+
+    def runs_in_strips(self, tokens: torch.Tensor) -> bool:
+        """On a CPU, whose cache the hidden activations would flood; the compiler fuses the plain form by itself."""
+        return (
+            tokens.device.type == "cpu"
+            and self.is_plain_gelu
+            and not (self.training and self.dropout.p > 0)
+            and tokens.shape[1] * self.dense1.out_features > STRIP_ELEMENTS
+            and not torch.compiler.is_compiling()
+        )
+
+    def in_strips(self, tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """The same with no more than a strip of (B, N, 4C) at a time."""
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else tokens.dtype
+        conv = self.dwconv.dwconv
+        maps = tokens.view(len(tokens), height, width, -1)
+        parameters = [p for module in (self.dense1, conv, self.dense2) for p in module.parameters()]  # weight, bias
+        return StripFFN.apply(*(each.to(dtype) for each in (maps, *parameters))).flatten(1, 2)
 
 
 class HfsegSegformerLayer(GradientCheckpointingLayer):
@@ -210,71 +227,6 @@ class HfsegSegformerEncoder(nn.Module):
         return tuple(features)
 
 
-class HfsegSegformerMLP(nn.Module):
-    """Projects one stage to the head's width, P_i x + b_i; the folded head needs its product with W_i."""
-
-    def __init__(self, channels: int, width: int) -> None:
-        super().__init__()
-        self.proj = nn.Linear(channels, width)
-
-    def forward(self, fuse: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """W_i (D, D) -> W_i P_i (D, C_i) and W_i b_i (D)"""
-        return fuse @ self.proj.weight, fuse @ self.proj.bias
-
-
-class HfsegSegformerClassifier(nn.Conv2d):
-    """The 1x1 convolution to logits; a class of its own because it starts near zero, at even odds."""
-
-
-class HfsegSegformerDecodeHead(nn.Module):
-    """The all-MLP decoder (section 3.2, equation 4), folded.
-
-    The paper projects every stage to D channels (P_i, b_i), upsamples to 1/4, concatenates to 4D channels and fuses
-    them with W = [W_4 W_3 W_2 W_1] (last stage first). All of that is linear and the upsampling commutes with it:
-
-        W concat(up(P_i x_i + b_i)) = sum_i up((W_i P_i) x_i) + sum_i W_i b_i
-
-    so each stage needs one product, at its own resolution, and the tensor of 4D channels never exists. The products
-    W_i P_i are made anew in every forward pass (about 1 % of the time): a cached one goes stale without a sign. At
-    inference BatchNorm, an affine map by then, goes into them too.
-    """
-
-    def __init__(self, config: HfsegSegformerConfig) -> None:
-        super().__init__()
-        width, stages = config.decoder_hidden_size, config.num_encoder_blocks
-        self.linear_c = nn.ModuleList(HfsegSegformerMLP(channels, width) for channels in config.hidden_sizes)
-        self.linear_fuse = nn.Conv2d(width * stages, width, 1, bias=False)
-        self.batch_norm = nn.BatchNorm2d(width)
-        self.dropout = nn.Dropout(config.classifier_dropout_prob)
-        self.classifier = HfsegSegformerClassifier(width, config.num_labels, 1)
-
-    def fold(self) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """The products W_i P_i (D, C_i), first stage first, and the sum of the biases W_i b_i (D)."""
-        fuse = self.linear_fuse.weight.flatten(1).chunk(len(self.linear_c), dim=1)[::-1]
-        products = [mlp(part) for part, mlp in zip(fuse, self.linear_c, strict=True)]
-        weights, bias = [weight for weight, _ in products], torch.stack([bias for _, bias in products]).sum(0)
-        norm = self.batch_norm
-        if not norm.training and norm.running_mean is not None and norm.running_var is not None:
-            scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-            weights = [weight * scale[:, None] for weight in weights]
-            bias = (bias - norm.running_mean) * scale + norm.bias
-        return weights, bias
-
-    def forward(self, features: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        weights, bias = self.fold()
-        height, width = features[0].shape[2:]
-        fused = F.linear(to_tokens(features[0]), weights[0], bias)  # (B, N, D)
-        for feature, weight in zip(features[1:], weights[1:], strict=True):
-            small = to_image(F.linear(to_tokens(feature), weight), *feature.shape[2:])
-            large = F.interpolate(small, size=(height, width), mode="bilinear", align_corners=False)
-            fused = fused.add_(to_tokens(large))
-        if self.batch_norm.training:
-            fused = to_tokens(self.batch_norm(to_image(fused, height, width)))
-        fused = self.dropout(F.relu_(fused))
-        logits = F.linear(fused, self.classifier.weight.flatten(1), self.classifier.bias)
-        return to_image(logits, height, width)  # (B, K, h, w)
-
-
 class HfsegSegformerPreTrainedModel(PreTrainedModel):
     """What `transformers` needs to know to build, load and save the models below."""
 
@@ -289,6 +241,15 @@ class HfsegSegformerPreTrainedModel(PreTrainedModel):
     _no_split_modules = ("HfsegSegformerLayer",)
     # `forward` takes no `num_items_in_batch`; its loss is a mean, which the Trainer has to scale itself.
     accepts_loss_kwargs = False
+
+    @classmethod
+    def from_pretrained(cls, *arguments: Any, **keywords: Any) -> "HfsegSegformerPreTrainedModel":
+        """The stock method; it also reads the renamed layout that `save_original_format=False` writes."""
+        keywords.setdefault("key_mapping", dict(RENAMED))
+        loaded = super().from_pretrained(*arguments, **keywords)
+        # Saving would turn the names round again, and must write the published ones whatever was read.
+        (loaded[0] if isinstance(loaded, tuple) else loaded)._weight_conversions = []
+        return loaded
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -1,0 +1,250 @@
+"""The folded head's big tensor, D channels at a quarter of the image, made and used over strips that fit in the cache.
+
+    x = first stage's product + sum of the upsampled others;  logits = classifier(dropout(relu(norm(x))))
+
+Written with modules, every arrow is a tensor of (B, H/4, W/4, D) that is allocated, filled and, in training, kept: at
+512 x 512 that costs more time than the arithmetic. Here inference never holds more than a strip of x, and training
+keeps x and a mask, whose backward pass makes everything else again from the logits' small gradient.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.autograd.function import once_differentiable
+
+# A strip of x, in numbers: 1 MB in fp32, what a core's cache holds. A GPU wants few, large kernels: 256 MB.
+STRIP_ELEMENTS_CPU = 1 << 18
+STRIP_ELEMENTS_GPU = 1 << 26
+DROPOUT_STEPS = 1 << 16  # the resolution of the dropout probability
+
+Gradients = tuple[torch.Tensor | None, ...]
+
+
+@dataclass(frozen=True)
+class Upsampling:
+    """Rows of one coarser stage that each row of x lies between, as `interpolate(align_corners=False)` has it."""
+
+    upper: torch.Tensor  # (h) int64
+    lower: torch.Tensor
+    weight: torch.Tensor  # (h) of the lower row
+
+    @classmethod
+    def of(cls, small: torch.Tensor, height: int) -> "Upsampling":
+        small_height = small.shape[1]
+        rows = torch.arange(height, dtype=torch.float64, device=small.device)
+        position = ((rows + 0.5) * (small_height / height) - 0.5).clamp(min=0)
+        upper = position.long()
+        return cls(upper, (upper + 1).clamp(max=small_height - 1), (position - upper).to(small.dtype))
+
+    def forward(self, small: torch.Tensor, rows: slice, width: int) -> torch.Tensor:
+        """(g, h_i, w_i, D) -> rows of (g, h, w, D)"""
+        weight = self.weight[rows].view(1, -1, 1, 1)
+        strip = torch.lerp(
+            small.index_select(1, self.upper[rows]), small.index_select(1, self.lower[rows]), weight
+        )  # (g, r, w_i, D): few numbers; the columns come last because they make many
+        image = F.interpolate(
+            strip.permute(0, 3, 1, 2), size=(strip.shape[1], width), mode="bilinear", align_corners=False
+        )
+        return image.permute(0, 2, 3, 1)
+
+    def add_gradient(self, gradient: torch.Tensor, large: torch.Tensor, rows: slice) -> None:
+        """Adds to the gradient of `small` what the gradient of `forward`'s rows, (g, r, w, D), brings."""
+        images, _, small_width, channels = gradient.shape
+        height, width = large.shape[1:3]
+        strip = torch.ops.aten.upsample_bilinear2d_backward(
+            large.permute(0, 3, 1, 2), [height, width], [images, channels, height, small_width], False
+        ).permute(0, 2, 3, 1)
+        weight = self.weight[rows].view(1, -1, 1, 1)
+        lower = strip * weight
+        gradient.index_add_(1, self.lower[rows], lower)
+        gradient.index_add_(1, self.upper[rows], strip - lower)
+
+
+@dataclass(frozen=True)
+class Norm:
+    """BatchNorm with batch statistics, all (D) and at least fp32; `variance` is the biased one."""
+
+    gamma: torch.Tensor
+    beta: torch.Tensor
+    mean: torch.Tensor
+    variance: torch.Tensor
+    eps: float
+
+    @property
+    def inverse(self) -> torch.Tensor:
+        return torch.rsqrt(self.variance + self.eps)
+
+    def normalise(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.addcmul(-self.mean * self.inverse, x, self.inverse)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        scale = self.gamma * self.inverse
+        return torch.addcmul(self.beta - self.mean * scale, x, scale)
+
+    def input_gradient(
+        self, gradient: torch.Tensor, x: torch.Tensor, grad_gamma: torch.Tensor, grad_beta: torch.Tensor, count: int
+    ) -> torch.Tensor:
+        """gamma / std * (gradient - mean(gradient) - normalised x * mean(gradient * normalised x))"""
+        scale = self.gamma * self.inverse
+        slope = -scale * self.inverse * grad_gamma / count
+        offset = -scale * grad_beta / count - slope * self.mean
+        return torch.addcmul(torch.addcmul(offset, x, slope), gradient, scale)
+
+
+class StripHead(torch.autograd.Function):
+    """From the stages' products to logits.
+
+    Args:
+        tokens: the first stage's features (B, h, w, C).
+        weight: (D, C), their product.
+        gamma: (D), and `beta` (D), of the norm with batch statistics; None where the norm is folded into the products.
+        class_weight: (K, D), and `class_bias` (K).
+        keep: uint8 (B, h, w, D), what dropout leaves, or None; the caller scales `class_weight` for it.
+        eps: of the norm.
+        need_gradient: whether a backward pass will come.
+        smalls: the other stages' products (B, h_i, w_i, D); the products' biases are in one of them.
+
+    Returns:
+        logits (B, h, w, K), and mean and biased variance of x (D), zero-sized without `gamma`.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        tokens: torch.Tensor,
+        weight: torch.Tensor,
+        gamma: torch.Tensor | None,
+        beta: torch.Tensor | None,
+        class_weight: torch.Tensor,
+        class_bias: torch.Tensor,
+        keep: torch.Tensor | None,
+        eps: float,
+        need_gradient: bool,
+        *smalls: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        shape = (*tokens.shape[:3], len(weight))
+        wide = torch.promote_types(tokens.dtype, torch.float32)
+        upsamplings = [Upsampling.of(small, shape[1]) for small in smalls]
+        keep_x = gamma is not None or need_gradient
+        x = tokens.new_empty(shape if keep_x else 0)
+        logits = tokens.new_empty(*shape[:3], len(class_weight))
+
+        def classify(part: torch.Tensor, images: slice, rows: slice) -> None:
+            part = part.relu_() if keep is None else part.relu_().mul_(keep[images, rows].to(wide))
+            logits[images, rows] = F.linear(part.to(tokens.dtype), class_weight, class_bias)
+
+        means, squares, counts = [], [], []
+        for images, rows in _strips(shape):
+            part = F.linear(tokens[images, rows], weight).to(wide)
+            for small, upsampling in zip(smalls, upsamplings, strict=True):
+                part += upsampling.forward(small[images], rows, shape[2])
+            if keep_x:
+                x[images, rows] = part
+            if gamma is None:
+                classify(part, images, rows)
+            else:
+                flat = part.flatten(0, 2)
+                means.append(flat.mean(0))
+                squares.append((flat - means[-1]).square_().sum(0))
+                counts.append(len(flat))
+        mean = variance = tokens.new_empty(0, dtype=wide)
+        if gamma is not None and beta is not None:
+            mean, variance = _combine(means, squares, counts)
+            norm = Norm(gamma, beta, mean, variance, eps)
+            for images, rows in _strips(shape):
+                classify(norm(x[images, rows].to(wide)), images, rows)
+        ctx.save_for_backward(x, tokens, weight, gamma, beta, class_weight, keep, mean, variance)
+        ctx.eps, ctx.upsamplings, ctx.small_shapes = eps, upsamplings, [small.shape for small in smalls]
+        ctx.mark_non_differentiable(mean, variance)
+        return logits, mean, variance
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_logits: torch.Tensor, *_: torch.Tensor) -> Gradients:
+        x, tokens, weight, gamma, beta, class_weight, keep, mean, variance = ctx.saved_tensors
+        shape, wide = x.shape, torch.promote_types(x.dtype, torch.float32)
+        norm = None if gamma is None else Norm(gamma, beta, mean, variance, ctx.eps)
+        grad_gamma = grad_beta = torch.empty(0)
+        grad_class_weight = torch.zeros_like(class_weight, dtype=wide)
+        if norm is not None:
+            # The norm's mean and variance depend on every pixel: its sums come first. With M the pixels that ReLU and
+            # dropout let through, all of them follow from dl^T M and dl^T (M * normalised x), (K, D) each.
+            passed, passed_x = torch.zeros_like(grad_class_weight), torch.zeros_like(grad_class_weight)
+            for images, rows in _strips(shape):
+                normalised = norm.normalise(x[images, rows].to(wide))
+                mask = torch.addcmul(norm.beta, normalised, norm.gamma).gt_(0)
+                if keep is not None:
+                    mask.mul_(keep[images, rows].to(wide))
+                transposed = grad_logits[images, rows].flatten(0, 2).T.to(wide)
+                passed += transposed @ mask.flatten(0, 2)
+                passed_x += transposed @ normalised.mul_(mask).flatten(0, 2)
+            grad_beta, grad_gamma = (class_weight * passed).sum(0), (class_weight * passed_x).sum(0)
+            grad_class_weight = norm.gamma * passed_x + norm.beta * passed
+        grad_tokens, grad_weight = torch.empty_like(tokens), torch.zeros_like(weight, dtype=wide)
+        grad_smalls = [x.new_zeros(small_shape, dtype=wide) for small_shape in ctx.small_shapes]
+        for images, rows in _strips(shape):
+            part, small_gradient = x[images, rows].to(wide), grad_logits[images, rows]
+            output = part if norm is None else norm(part)
+            gradient = F.linear(small_gradient, class_weight.T).to(wide)
+            gradient = torch.ops.aten.threshold_backward(gradient, output, 0)
+            if keep is not None:
+                gradient.mul_(keep[images, rows].to(wide))
+            if norm is None:
+                output = output.relu() if keep is None else output.relu().mul_(keep[images, rows].to(wide))
+                grad_class_weight += small_gradient.flatten(0, 2).T.to(wide) @ output.flatten(0, 2)
+            else:
+                gradient = norm.input_gradient(gradient, part, grad_gamma, grad_beta, shape[:3].numel())
+            narrow = gradient.to(x.dtype)
+            grad_tokens[images, rows] = F.linear(narrow, weight.T)
+            grad_weight += narrow.flatten(0, 2).T @ tokens[images, rows].flatten(0, 2)
+            for upsampling, grad_small in zip(ctx.upsamplings, grad_smalls, strict=True):
+                upsampling.add_gradient(grad_small[images], gradient, rows)
+        return (
+            grad_tokens,
+            grad_weight.to(weight.dtype),
+            None if norm is None else grad_gamma,
+            None if norm is None else grad_beta,
+            grad_class_weight.to(class_weight.dtype),
+            grad_logits.sum((0, 1, 2)),
+            None,
+            None,
+            None,
+            *(grad_small.to(x.dtype) for grad_small in grad_smalls),
+        )
+
+
+def keep_mask(shape: torch.Size, probability: float, device: torch.device) -> tuple[torch.Tensor, float]:
+    """What dropout leaves, uint8 of 1 with 1 - `probability`, and the factor for it; 16 random bits for each number.
+
+    On a CPU `bernoulli_` takes twenty times as long, and bool takes eight times as long as uint8 to become a float.
+    """
+    dropped = min(round(probability * DROPOUT_STEPS), DROPOUT_STEPS - 1)
+    words = torch.randint(-(2**63), 2**63 - 1, ((shape.numel() + 3) // 4,), device=device)
+    lanes = words.view(torch.int16)[: shape.numel()].view(shape)
+    keep = torch.ge(lanes, dropped - DROPOUT_STEPS // 2, out=torch.empty(shape, dtype=torch.uint8, device=device))
+    return keep, DROPOUT_STEPS / (DROPOUT_STEPS - dropped)
+
+
+def _strips(shape: torch.Size | tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
+    """Parts of (B, h, w, D) that are contiguous: some rows of one image, or some whole images."""
+    batch_size, height, width, channels = shape
+    elements = STRIP_ELEMENTS_GPU if torch.cuda.is_available() else STRIP_ELEMENTS_CPU
+    rows = min(height, max(1, elements // (width * channels)))
+    images = max(1, elements // (width * channels * height)) if rows == height else 1
+    for first in range(0, batch_size, images):
+        for top in range(0, height, rows):
+            yield slice(first, first + images), slice(top, top + rows)
+
+
+def _combine(
+    means: list[torch.Tensor], squares: list[torch.Tensor], counts: list[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and biased variance of all from those of the parts (Chan et al., 1983): stable, unlike E[x^2] - E[x]^2."""
+    weights = torch.tensor(counts, dtype=means[0].dtype, device=means[0].device)[:, None] / sum(counts)
+    stacked = torch.stack(means)
+    mean = (stacked * weights).sum(0)
+    between = ((stacked - mean).square() * weights).sum(0)
+    return mean, torch.stack(squares).sum(0) / sum(counts) + between
