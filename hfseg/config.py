@@ -61,8 +61,9 @@ class SyntheticConfig(Section):
 class DataConfig(Section):
     """Which data, from where.
 
-    `root` holds the official folders or archives; without it, `oxford_pet` downloads and `synthetic_*` draw into the
-    cache of `datasets`. `note` goes into the card: what a score on this data is a score on.
+    `root` holds the official folders or archives; without it, `oxford_pet` and `cityscapes` (with a stored login)
+    download and `synthetic_*` draw into the cache of `datasets`. `note` goes into the card: what a score on this data
+    is a score on.
     """
 
     name: Literal["oxford_pet", "cityscapes", "folder", "hub", "synthetic_pet", "synthetic_cityscapes"]
@@ -172,7 +173,7 @@ class StudyConfig(Section):
 # Keys of the tree whose feature is still to come, with the values that work today. Asking for more is an error now
 # rather than a setting that silently does nothing.
 AVAILABLE: dict[str, tuple[Any, ...]] = {
-    "data.name": ("oxford_pet", "synthetic_pet"),
+    "data.name": ("oxford_pet", "cityscapes", "synthetic_pet", "synthetic_cityscapes"),
     "data.classes": (None,),
     "data.image_column": ("image",),
     "data.label_column": ("label",),

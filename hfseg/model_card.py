@@ -11,7 +11,9 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 DATA_SETS = {
     "oxford_pet": ("Oxford-IIIT Pet layout", "CC BY-SA 4.0 (Parkhi et al., 2012)"),
+    "cityscapes": ("Cityscapes layout, official val", "Cityscapes terms of use, non-commercial (Cordts et al., 2016)"),
     "synthetic_pet": ("hfseg synthetic pets (drawn)", "made by hfseg"),
+    "synthetic_cityscapes": ("hfseg synthetic streets (drawn)", "made by hfseg"),
 }
 PROTOCOL = (
     "Mean IoU is the data-set mean IoU of mmseg, cityscapesScripts and `evaluate`: one confusion matrix over all "

@@ -3,6 +3,8 @@ from pathlib import Path
 import pytest
 
 from hfseg import RunConfig, UserError
+from hfseg.config import AVAILABLE
+from hfseg.model_card import DATA_SETS
 from tests.conftest import REPOSITORY
 
 MINIMAL = "name: a-run\ndata: {name: synthetic_pet}\n"
@@ -94,3 +96,7 @@ def test_a_saved_config_is_the_same_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "configs").glob("**/*.yaml")), ids=lambda path: path.stem)
 def test_shipped_configs_load(path: Path) -> None:
     assert RunConfig.load(path).name
+
+
+def test_every_available_data_set_has_its_line_in_the_card() -> None:
+    assert set(AVAILABLE["data.name"]) == set(DATA_SETS)

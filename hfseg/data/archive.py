@@ -1,20 +1,28 @@
 """Unpacking an archive so that it is either there as a whole or not at all."""
 
 import os
+import re
 import shutil
+import stat
 import tarfile
-import tempfile
+import zipfile
 import zlib
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from filelock import FileLock
 
 from hfseg.errors import UserError
 
+EVERYTHING = re.compile("")
+# What damaged bytes make the two libraries raise, found by damaging some; the last two are about a member's header.
+CORRUPT = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, UnicodeDecodeError, NotImplementedError)
 
-def extract_archives(archives: Iterable[Path], folder: Path, max_bytes: int) -> Path:
-    """Unpacks .tar.gz files into `folder`, unless an earlier call has done so.
+
+def extract_archives(
+    archives: Iterable[Path], folder: Path, max_bytes: int, wanted: re.Pattern[str] = EVERYTHING
+) -> Path:
+    """Unpacks .tar.gz and .zip files into `folder`, unless an earlier call has done so.
 
     Everything is unpacked under a temporary name and renamed at the end, so a killed process leaves nothing that a
     later one would take for whole, and two processes do not disturb each other.
@@ -23,6 +31,7 @@ def extract_archives(archives: Iterable[Path], folder: Path, max_bytes: int) -> 
         archives: the files, all unpacked into the same folder.
         folder: where to; its parent must be writable.
         max_bytes: refuse archives that hold more than this (a decompression bomb).
+        wanted: only members whose names it matches from the start are unpacked, and counted.
 
     Raises:
         UserError: an archive is truncated, corrupt, too large, or has members that lead outside of the folder.
@@ -30,28 +39,70 @@ def extract_archives(archives: Iterable[Path], folder: Path, max_bytes: int) -> 
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
         if not folder.exists():
-            partial = Path(tempfile.mkdtemp(prefix=folder.name + ".partial-", dir=folder.parent))
+            partial = folder.with_name(folder.name + ".partial")
+            shutil.rmtree(partial, ignore_errors=True)  # a killed process left it: this one holds the lock
+            partial.mkdir()
             try:
                 for archive in archives:
-                    _extract(archive, partial, max_bytes)
+                    _extract(archive, partial, max_bytes, wanted)
                 os.replace(partial, folder)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
-def _extract(archive: Path, folder: Path, max_bytes: int) -> None:
-    unpacked = 0
+def _extract(archive: Path, folder: Path, max_bytes: int, wanted: re.Pattern[str]) -> None:
+    extract = _extract_zip if archive.suffix == ".zip" else _extract_tar
     try:
-        with tarfile.open(archive, "r:gz") as tar:
-            for member in tar:
-                unpacked += member.size
-                if unpacked > max_bytes:
-                    raise UserError(f"{archive} unpacks to more than {max_bytes:,} bytes: not the official archive.")
-                tar.extract(member, folder, filter="data")
+        extract(archive, folder, max_bytes, wanted)
     except tarfile.FilterError as error:
         raise UserError(f"{archive} is refused: {error}. This is not the official archive.") from error
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+    except (*CORRUPT, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # the disk's trouble, not the archive's
             raise UserError(f"Could not unpack {archive} into {folder.parent}: {error}.") from error
         raise UserError(f"{archive} is truncated or corrupt ({error}). Delete it and download it again.") from error
+
+
+def _extract_tar(archive: Path, folder: Path, max_bytes: int, wanted: re.Pattern[str]) -> None:
+    unpacked = 0
+    with tarfile.open(archive, "r:gz") as tar:
+        for member in tar:
+            if wanted.match(member.name):
+                unpacked += member.size
+                _check_size(archive, unpacked, max_bytes)
+                tar.extract(member, folder, filter="data")
+
+
+def _extract_zip(archive: Path, folder: Path, max_bytes: int, wanted: re.Pattern[str]) -> None:
+    with zipfile.ZipFile(archive) as file:
+        for member in file.infolist():
+            _check_member(archive, member)
+        members = [member for member in file.infolist() if wanted.match(member.filename) and not member.is_dir()]
+        # Counted once and for all: `zipfile` stops a member at the size it declares and then finds its checksum wrong.
+        _check_size(archive, sum(member.file_size for member in members), max_bytes)
+        for member in members:
+            path = folder / member.filename
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with file.open(member) as source, path.open("xb") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+
+
+def _check_member(archive: Path, member: zipfile.ZipInfo) -> None:
+    """Raises UserError for what no data set needs. `ZipFile.extract` would quietly write some of it elsewhere."""
+    name, kind = member.filename, stat.S_IFMT(member.external_attr >> 16)
+    wrong = ""
+    if PurePosixPath(name).is_absolute() or PureWindowsPath(name).anchor or ".." in re.split(r"[/\\]", name):
+        wrong = "leads outside of the folder"
+    elif kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        wrong = "is a link or a device"
+    elif member.flag_bits & 1:
+        wrong = "is encrypted"
+    elif member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others inflate without a bound
+        wrong = f"uses compression method {member.compress_type}"
+    if wrong:
+        raise UserError(f"{archive} is refused: member {name!r} {wrong}. This is not the official archive.")
+
+
+def _check_size(archive: Path, unpacked: int, max_bytes: int) -> None:
+    if unpacked > max_bytes:
+        raise UserError(f"{archive} unpacks to more than {max_bytes:,} bytes: not the official archive.")

@@ -8,7 +8,7 @@ smooth outline and the trimap's ring, the surface's normal gives the light.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,17 +82,17 @@ class Scene:
     x: Array
     y: Array
     pixels: Array
-    distance: Array  # to the animal's outline, negative inside: what the trimap is made from
+    target: NDArray[Any]  # what the label is made from: distances to the pet's outline, or label ids
     long_side: int
     light: Sequence[float]  # a unit vector towards it
     lattice: Array  # this picture's random numbers for all textures
     rng: np.random.Generator
 
-    def window(self, left: float, top: float, right: float, bottom: float) -> "Scene":
+    def window(self, left: float, top: float, right: float, bottom: float) -> Self:
         """The part of the picture inside the box; painting on it paints on the picture."""
         x0, y0, x1, y1 = (max(0, round(edge * self.long_side)) for edge in (left, top, right, bottom))
         cut = (slice(y0, y1), slice(x0, x1))
-        return replace(self, x=self.x[cut], y=self.y[cut], pixels=self.pixels[cut], distance=self.distance[cut])
+        return replace(self, x=self.x[cut], y=self.y[cut], pixels=self.pixels[cut], target=self.target[cut])
 
     def cover(self, colour: Array, distance: Array) -> None:
         """Paints where `distance` is negative, with an outline one pixel soft."""
@@ -100,12 +100,13 @@ class Scene:
         self.pixels += alpha[..., None] * (colour - self.pixels)
 
 
-def _smooth(t: Array) -> Array:
+def smooth(t: Array) -> Array:
+    """From 0 to 1 with no kink."""
     t = np.minimum(np.maximum(t, 0), 1)
     return t * t * (3 - 2 * t)
 
 
-def _noise(lattice: Array, u: Array, v: Array) -> Array:
+def noise(lattice: Array, u: Array, v: Array) -> Array:
     """Value noise in 0..1 with one lattice cell per unit, repeating."""
     left, top = np.floor(u), np.floor(v)
     su, sv = u - left, v - top
@@ -119,23 +120,23 @@ def _noise(lattice: Array, u: Array, v: Array) -> Array:
     return above * (1 - sv) + below * sv
 
 
-def _texture(kind: str, lattice: Array, u: Array, v: Array) -> Array:
+def texture(kind: str, lattice: Array, u: Array, v: Array) -> Array:
     """How much of the second colour shows at (u, v), 0..1. Coats, walls, grounds and objects all use it."""
     if kind == "checker":
         return np.float32(0.85) * ((np.floor(u) + np.floor(v)) % 2)
     if kind == "stripes":
-        return _smooth(0.5 + 1.4 * np.sin(np.pi * (1.2 * u + 0.8 * _noise(lattice, u, v))))
+        return smooth(0.5 + 1.4 * np.sin(np.pi * (1.2 * u + 0.8 * noise(lattice, u, v))))
     if kind == "blobs":
-        return _smooth(4 * (_noise(lattice, u, v) - 0.42))
+        return smooth(4 * (noise(lattice, u, v) - 0.42))
     if kind == "strokes":
-        return 0.15 + 0.75 * _noise(lattice, 0.6 * u, 1.4 * v)
+        return 0.15 + 0.75 * noise(lattice, 0.6 * u, 1.4 * v)
     if kind == "plain":
-        return 0.3 * _noise(lattice, 0.5 * u, 0.5 * v)
+        return 0.3 * noise(lattice, 0.5 * u, 0.5 * v)
     row = np.floor(v)
     u = (u if kind == "bricks" else u / 4) + 0.5 * (row % 2)
-    seam = np.minimum(_smooth(12 * np.abs(v - np.round(v))), _smooth(12 * np.abs(u - np.round(u))))
+    seam = np.minimum(smooth(12 * np.abs(v - np.round(v))), smooth(12 * np.abs(u - np.round(u))))
     tile = lattice[row.astype(np.int32) % len(lattice), np.floor(u).astype(np.int32) % len(lattice)]
-    return 0.55 * tile + 0.6 * (1 - seam) + 0.12 * _noise(lattice, 4 * u, 5 * v)
+    return 0.55 * tile + 0.6 * (1 - seam) + 0.12 * noise(lattice, 4 * u, 5 * v)
 
 
 def _melt(scene: Scene, parts: Sequence[Part], blend: float) -> tuple[Array, list[Array]]:
@@ -182,10 +183,10 @@ def solid(scene: Scene, parts: Sequence[Part], seam: float, coat: Coat) -> tuple
     view, lattice = scene.window(left, top, right, bottom), scene.lattice
     distance, (nx, ny, tone, u, v) = _melt(view, parts, seam)
     light = _light(scene, nx, ny, distance)
-    light *= 1 + coat.fur * (_noise(lattice, 13 * u, 58 * v) + 0.4 * _noise(lattice, 40 * u, 150 * v) - 0.7)
+    light *= 1 + coat.fur * (noise(lattice, 13 * u, 58 * v) + 0.4 * noise(lattice, 40 * u, 150 * v) - 0.7)
     # Long hair ruffles the outline, and so the ring.
-    distance += coat.shag * (_noise(lattice, 60 * view.x, 60 * view.y) - 0.5)
-    pattern = _texture(coat.pattern, lattice, coat.cells * u, coat.cells * v)
+    distance += coat.shag * (noise(lattice, 60 * view.x, 60 * view.y) - 0.5)
+    pattern = texture(coat.pattern, lattice, coat.cells * u, coat.cells * v)
     mix = np.minimum(np.maximum(pattern + tone, 0), 1)[..., None]
     view.cover((coat.colours[0] * (1 - mix) + coat.colours[1] * mix) * light[..., None], distance)
     return view, distance
@@ -212,15 +213,15 @@ def surface(
 ) -> None:
     """A textured wall where `distance` is negative; with `horizon`, a ground that runs towards it in perspective."""
     right, down = scene.rng.uniform(0, 60, 2).tolist()
-    large = _noise(scene.lattice, 2.5 * scene.x + right, 2.5 * scene.y + down)
+    large = noise(scene.lattice, 2.5 * scene.x + right, 2.5 * scene.y + down)
     light = 0.86 + 0.22 * large + 0.12 * scene.light[0] * (scene.x - 0.5)
     if horizon is None:
-        mix = _texture(kind, scene.lattice, cells * scene.x + right, cells * scene.y + down)[..., None]
+        mix = texture(kind, scene.lattice, cells * scene.x + right, cells * scene.y + down)[..., None]
     else:
         depth = 0.35 / np.maximum(scene.y - horizon + 0.12, 0.05)
         fade = np.minimum(np.maximum(1.3 - 0.45 * depth, 0.15), 1)
         u, v = cells * (scene.x - 0.5) * depth + right, 1.6 * cells * depth + down
-        mix = (fade * _texture(kind, scene.lattice, u, v))[..., None]
+        mix = (fade * texture(kind, scene.lattice, u, v))[..., None]
         light -= 0.1 * (1 - fade)
     scene.cover((colours[0] * (1 - mix) + colours[1] * mix) * light[..., None], distance)
 
@@ -230,7 +231,7 @@ def hills(scene: Scene, palette: Array, width: float, horizon: float) -> None:
     rng, sun = scene.rng, 0.4 * palette[0] + 0.6 * np.array((255, 246, 225))
     disc(scene, rng.uniform(0, width), rng.uniform(0.05, max(horizon - 0.1, 0.06)), (0.07, 0.07), 0, sun.tolist())
     for i in range(2):
-        edge = horizon - 0.16 + 0.07 * i + 0.09 * _noise(scene.lattice, 3 * scene.x + 20 * i, np.zeros_like(scene.x))
+        edge = horizon - 0.16 + 0.07 * i + 0.09 * noise(scene.lattice, 3 * scene.x + 20 * i, np.zeros_like(scene.x))
         surface(scene, str(rng.choice(ROUGH)), palette[[3 + i, 5]], 14, edge - scene.y)
 
 

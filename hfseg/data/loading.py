@@ -1,14 +1,17 @@
 """`load_dataset`: from a DataConfig to splits and classes."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import datasets
 from filelock import FileLock
 
-from hfseg.config import DataConfig
+from hfseg.config import DataConfig, SyntheticConfig
+from hfseg.data.cityscapes import cityscapes_source
 from hfseg.data.oxford_pet import oxford_pet_source
 from hfseg.data.source import Source
 from hfseg.data.synthetic import SYNTHETIC_VERSION, write_synthetic_pet
+from hfseg.data.synthetic_cityscapes import SYNTHETIC_CITYSCAPES_VERSION, write_synthetic_cityscapes
 from hfseg.errors import UserError
 from hfseg.labels import LabelSet
 
@@ -21,7 +24,7 @@ def load_dataset(config: DataConfig) -> tuple[datasets.DatasetDict, LabelSet]:
 
     Returns:
         Splits `train`, `validation`, `test` with columns `image` (RGB), `label` (one channel, 0..K-1 or the ignore
-        index) and `name`; and the classes.
+        index) and `name`, for Cityscapes also `predict`, whose labels are None; and the classes.
 
     Raises:
         UserError: the data is not there or something in it is wrong; names the file and the remedy.
@@ -42,27 +45,48 @@ def find_source(config: DataConfig, cache_dir: Path) -> Source:
     """Where the files of a data set are; draws, downloads or unpacks them if need be."""
     if config.name == "oxford_pet":
         return oxford_pet_source(config.root, config.boundary, cache_dir)
+    if config.name == "cityscapes":
+        return cityscapes_source(config.root, cache_dir)
     if config.name == "synthetic_pet":
-        return oxford_pet_source(draw_synthetic_pet(config, cache_dir), config.boundary, cache_dir)
+        root = draw_once(config, cache_dir, SYNTHETIC_VERSION, draw_pets)
+        return oxford_pet_source(root, config.boundary, cache_dir)
+    if config.name == "synthetic_cityscapes":
+        root = draw_once(config, cache_dir, str(SYNTHETIC_CITYSCAPES_VERSION), draw_streets)
+        return cityscapes_source(root, cache_dir)
     raise UserError(f"data.name={config.name!r} is not available yet.")
 
 
-def draw_synthetic_pet(config: DataConfig, cache_dir: Path) -> Path:
-    """Draws the synthetic pets below `data.root`, or the cache, unless they are there; returns their folder."""
+def draw_once(
+    config: DataConfig, cache_dir: Path, version: str, draw: Callable[[Path, SyntheticConfig], None]
+) -> Path:
+    """Draws a synthetic data set below `data.root`, or the cache, unless it is there; returns its folder."""
     drawing = config.synthetic
-    stem = f"v{SYNTHETIC_VERSION}-{drawing.num_trainval}-{drawing.num_test}-{drawing.size}-{drawing.seed}"
-    root = (config.root or cache_dir / "synthetic_pet") / stem
+    stem = f"v{version}-{drawing.num_trainval}-{drawing.num_test}-{drawing.size}-{drawing.seed}"
+    root = (config.root or cache_dir) / config.name / stem
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"data.root={root.parent} cannot be made a folder to draw into: {error}") from error
     with FileLock(root.parent / f"{stem}.lock"):
         if not root.exists():
-            write_synthetic_pet(
-                root,
-                num_trainval=drawing.num_trainval,
-                num_test=drawing.num_test,
-                size=drawing.size,
-                seed=drawing.seed,
-            )
+            draw(root, drawing)
     return root
+
+
+def draw_pets(root: Path, drawing: SyntheticConfig) -> None:
+    """The pets that `data.synthetic` asks for."""
+    write_synthetic_pet(
+        root, num_trainval=drawing.num_trainval, num_test=drawing.num_test, size=drawing.size, seed=drawing.seed
+    )
+
+
+def draw_streets(root: Path, drawing: SyntheticConfig) -> None:
+    """The streets that `data.synthetic` asks for: its test images are the official val, and none are unlabelled."""
+    write_synthetic_cityscapes(
+        root,
+        num_train=drawing.num_trainval,
+        num_val=drawing.num_test,
+        num_test=0,
+        size=drawing.size,
+        seed=drawing.seed,
+    )

@@ -170,7 +170,7 @@ def _animal(scene: Scene, breed: Breed, palette: Array, x: float, y: float, scal
     coat = Coat(palette[[0, 3]], breed.coat, 1.6 / scale + 4, fur=0.75, shag=0.010 * breed.shag)
     view, distance = solid(scene, placed, 0.05 * scale, coat)
     _face(scene, breed, yaw, pose == "curl", head)
-    view.distance[...] = distance
+    view.target[...] = distance
 
 
 def _stage(scene: Scene, breed: Breed, palette: Array, width: float, height: float, horizon: float) -> None:
@@ -185,7 +185,7 @@ def _stage(scene: Scene, breed: Breed, palette: Array, width: float, height: flo
         x += rng.uniform(0.15, 0.35) * (1 if rng.random() < 0.5 else -1)
         view, distance = thing(scene, palette, x, y + rng.uniform(0.03, 0.1), rng.uniform(0.12, 0.22))
         # What stands in front is background, even where the animal goes on behind it.
-        np.maximum(view.distance, -distance, out=view.distance)
+        np.maximum(view.target, -distance, out=view.target)
 
 
 def _draw(breed: Breed, size: int, rng: np.random.Generator) -> tuple[Image.Image, Image.Image]:
@@ -207,7 +207,7 @@ def _draw(breed: Breed, size: int, rng: np.random.Generator) -> tuple[Image.Imag
         room(scene, palette, width, horizon)
     _stage(scene, breed, palette, width, height, horizon)
     half = RING_WIDTH / 2
-    trimap = np.where(scene.distance < -half, PET, np.where(scene.distance <= half, RING, BACKGROUND))
+    trimap = np.where(scene.target < -half, PET, np.where(scene.target <= half, RING, BACKGROUND))
     return develop(scene), Image.fromarray(trimap.astype(np.uint8))
 
 
