@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerContr
 from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from hfseg.config import LossConfig
+from hfseg.data.samples import normalise
 from hfseg.errors import UserError
 from hfseg.labels import LabelSet
 from hfseg.metrics import SegMetrics, compute_from_confusion
@@ -62,6 +63,10 @@ class SegTrainer(Trainer):
         self.add_callback(EpochCallback())
         self._inference_copy: nn.Module | None = None
         self._train_confusion = torch.zeros(labels.num_labels, labels.num_labels, dtype=torch.int64)
+
+    def _prepare_inputs(self, inputs: Batch) -> Batch:
+        """The stock method on a batch whose bytes have come to the device, and are normalised there."""
+        return super()._prepare_inputs(normalise(inputs))
 
     # --- training
 
@@ -116,12 +121,17 @@ class SegTrainer(Trainer):
     # --- evaluation
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
-        """The stock loader, but every image is scored: `dataloader_drop_last` is for training."""
-        drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        """The stock loader, but every image is scored: `dataloader_drop_last` is for training.
+
+        So are persistent workers: with them, stock would score its first evaluation set whatever set it is given.
+        """
+        args = self.args
+        kept = args.dataloader_drop_last, args.dataloader_persistent_workers
+        args.dataloader_drop_last = args.dataloader_persistent_workers = False
         try:
             return super().get_eval_dataloader(eval_dataset)
         finally:
-            self.args.dataloader_drop_last = drop_last
+            args.dataloader_drop_last, args.dataloader_persistent_workers = kept
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """The stock loop, from a clean count even where the last evaluation ended in an exception."""

@@ -2,6 +2,7 @@
 
 python scripts/bench.py model --models b0 --json bench_model.json
 python scripts/bench.py memory --images 10 100 1000 --json bench_memory.json
+python scripts/bench.py data --root ~/data/oxford-iiit-pet --json bench_data.json
 """
 
 import argparse
@@ -18,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-VERSIONS = ("torch", "torchvision", "transformers", "accelerate", "numpy")
+VERSIONS = ("torch", "torchvision", "transformers", "accelerate", "numpy", "pillow", "datasets")
 SEGFORMER = ("stock", "stock compiled", "ours", "ours compiled", "ours frozen")  # frozen: the encoder
 FCN = ("torchvision", "ours", "ours frozen")
 Row = dict[str, Any]
@@ -42,6 +43,14 @@ def main() -> None:
     memory.add_argument("--size", type=int, default=256, help="side of the images in pixels")
     memory.add_argument("--classes", type=int, default=19)
     memory.add_argument("--json", type=Path, help="where to write the figures")
+    data = commands.add_parser("data", help="images per second of training crops against the usual pipelines")
+    data.add_argument("--root", type=Path, help="Oxford-IIIT Pet in its official layout; without it, drawn pets")
+    data.add_argument("--images", type=int, default=192, help="pets in a round, at most")
+    data.add_argument("--streets", type=int, default=24, help="2048x1024 PNGs to draw, all in a round")
+    data.add_argument("--size", type=int, default=512, help="side of the crops")
+    data.add_argument("--workers", type=int, default=2)
+    data.add_argument("--rounds", type=int, default=5, help="timed passes of each implementation, alternating")
+    data.add_argument("--json", type=Path, help="where to write the figures")
     once = commands.add_parser("_once")  # one measurement in a fresh process
     once.add_argument("function", choices=["evaluation_memory", "step_memory"])
     once.add_argument("arguments", type=json.loads)
@@ -51,6 +60,10 @@ def main() -> None:
     elif arguments.command == "memory":
         keys = {"size": arguments.size, "classes": arguments.classes}
         report([in_fresh_process("evaluation_memory", count=n, **keys) for n in arguments.images], arguments.json)
+    elif arguments.command == "data":
+        from bench_data import data_rows
+
+        report(data_rows(arguments), arguments.json)
     else:
         report(model_rows(arguments), arguments.json)
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from hfseg import RunConfig, UserError
-from hfseg.config import AVAILABLE
+from hfseg import DataConfig, RunConfig, TransformsConfig, UserError
+from hfseg.config import AVAILABLE, FCN_TRANSFORMS, ModelConfig
 from hfseg.model_card import DATA_SETS
 from tests.conftest import REPOSITORY
 
@@ -32,6 +32,22 @@ def test_defaults_are_the_paper_recipe(tmp_path: Path) -> None:
     )
     assert config.optim.head_lr_factor == 10
     assert config.eval_size == 512
+
+
+def test_fcn_has_its_own_recipe(tmp_path: Path) -> None:
+    config = load(tmp_path, MINIMAL, "model.type=fcn", "model.size=resnet50", "transforms.flip=false")
+    transforms = config.transforms
+    assert (transforms.size, transforms.cat_max_ratio, transforms.photometric) == (480, None, False)
+    assert [480 * factor for factor in transforms.scale or ()] == pytest.approx([260, 1040])  # of torchvision's 520
+    assert not transforms.flip
+    config.save(tmp_path / "saved.yaml")
+    assert RunConfig.load(tmp_path / "saved.yaml") == config
+    assert load(tmp_path, MINIMAL, "model.type=fcn", "transforms.photometric=true").transforms.photometric
+    model, data = ModelConfig(type="fcn", size="resnet50"), DataConfig(name="synthetic_pet")
+    assert RunConfig(name="a", data=data, model=model).transforms == TransformsConfig(**FCN_TRANSFORMS)
+    chosen = TransformsConfig(size=64)
+    assert RunConfig(name="a", data=data, model=model, transforms=chosen).transforms == chosen
+    assert "transforms.sise: unknown key" in complaint(tmp_path, MINIMAL, "model.type=fcn", "transforms.sise=1")
 
 
 def test_overrides_win_and_scientific_notation_is_a_number(tmp_path: Path) -> None:

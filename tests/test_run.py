@@ -14,7 +14,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoModelForSemanticSegmentation, SegformerForSemanticSegmentation, SegformerImageProcessor
 
-from hfseg import RunConfig, UserError, run
+from hfseg import DataConfig, RunConfig, UserError, run
+from hfseg.run import default_workers, training_arguments
 from tests.conftest import REPOSITORY
 
 SETTINGS = {
@@ -225,3 +226,26 @@ def test_nothing_to_score(pets: Path, tmp_path: Path) -> None:
 def test_resume_without_a_run(pets: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no checkpoint to resume from"):
         run(RunConfig.load(write_config(tmp_path, pets)), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "stays"),
+    [
+        ({"dataloader_num_workers": 0}, False),
+        ({"dataloader_num_workers": 3}, True),
+        ({"dataloader_num_workers": 3, "dataloader_persistent_workers": False}, False),
+    ],
+)
+def test_workers_stay_from_epoch_to_epoch_where_there_are_any(tmp_path: Path, given: dict, stays: bool) -> None:
+    config = RunConfig(name="a", output_dir=tmp_path, data=DataConfig(name="synthetic_pet"), train=given)
+    args = training_arguments(config)
+    assert args.dataloader_num_workers == given["dataloader_num_workers"]
+    assert args.dataloader_persistent_workers == stays
+
+
+@pytest.mark.parametrize(("processes", "expected"), [("1", range(2, 9)), ("1000", [2])])
+def test_workers_are_shared_between_processes(
+    monkeypatch: pytest.MonkeyPatch, processes: str, expected: list[int]
+) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    assert default_workers() in expected

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 from transformers import SegformerImageProcessor, TrainingArguments
 
 from hfseg import (
@@ -73,7 +73,7 @@ def test_evaluation_is_exact_at_native_size(tmp_path: Path, labels: LabelSet) ->
         size = tuple(sample["labels"].shape)
         upsampled = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
         expected.update(upsampled.argmax(1), sample["labels"][None])
-        losses += F.cross_entropy(upsampled, sample["labels"][None], ignore_index=255, reduction="sum").item()
+        losses += F.cross_entropy(upsampled, sample["labels"][None].long(), ignore_index=255, reduction="sum").item()
         valid += int((sample["labels"] != 255).sum())
     results = trainer.evaluate()
     assert trainer.compute_metrics.confusion.sum() == expected.confusion.sum()  # every pixel once
@@ -129,11 +129,12 @@ def test_one_step_is_the_same_however_it_is_split(
     )  # fmt: skip
     samples = FixedSamples(trainer.train_dataset[index] for index in range(8))
     for index, sample in enumerate(samples):
-        sample["pixel_values"] = sample["pixel_values"].double()
+        mean, std = sample.pop("normalisation")[..., None, None]
+        sample["pixel_values"] = (sample["pixel_values"].double() - mean) / std
         sample["labels"][: 5 * index] = 255
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     pixel_values = torch.stack([sample["pixel_values"] for sample in samples])
-    target = torch.stack([sample["labels"] for sample in samples])
+    target = torch.stack([sample["labels"] for sample in samples]).long()
     model.train()
     upsampled = F.interpolate(model(pixel_values).logits, size=(48, 48), mode="bilinear", align_corners=False)
     expected = F.cross_entropy(upsampled, target, ignore_index=255)
@@ -146,6 +147,14 @@ def test_one_step_is_the_same_however_it_is_split(
     assert trainer.state.log_history[0]["loss"] == pytest.approx(expected.item(), rel=1e-5)
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(before[name] - parameter, gradients[name], rtol=1e-6, atol=1e-9, msg=name)
+
+
+def test_persistent_workers_do_not_score_another_set(tmp_path: Path, labels: LabelSet) -> None:
+    trainer = make_trainer(tmp_path, labels, dataloader_num_workers=1, dataloader_persistent_workers=True)
+    trainer.evaluate()
+    half = Subset(trainer.eval_dataset, range(3))
+    trainer.evaluate(half)
+    assert trainer.compute_metrics.confusion.sum() == sum(sample["labels"].numel() for sample in half)
 
 
 def test_training_metrics_are_logged_and_written(tmp_path: Path, labels: LabelSet) -> None:

@@ -1,38 +1,71 @@
-"""Training augmentation of an image and its label map together: the SegFormer paper's recipe, composed.
+"""Training augmentation of an image and its label map together, composed: a step touches no pixel the crop drops.
 
-Scale, crop and flip are one resampling of the pixels that survive; brightness, contrast, saturation and hue are one
-3x3 matrix and an offset. So no pixel is touched that the crop does not keep.
+First everything random is drawn, from the label map alone; then the crop is cut from the original and resampled once,
+and brightness, contrast, saturation and hue are one 3x4 matrix on the pixels that survive. They stay bytes until they
+are on the training's device (`samples.normalise`): as float32 and int64 a sample would be five times as large, and
+moving it between processes would cost more than augmenting it.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 
 from hfseg.config import TransformsConfig
+from hfseg.data.decoding import REDUCTIONS
 
 Rng = np.random.Generator
-Box = tuple[int, int, int, int]  # top, left, height, width in the scaled image
+Labels = NDArray[np.integer]
+Matrix = NDArray[np.float64]
 
 CROP_ATTEMPTS = 10
+STRIP_ROWS = 64  # of float pixels at a time: they stay in the processor's cache
+MAX_HUE_DEGREES = 36  # mmsegmentation's 18 is in OpenCV's 8-bit hue, whose unit is 2 degrees
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 # RGB to YIQ (FCC NTSC): hue is an angle in the I-Q plane.
 YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
 
 
-class TrainTransform:
-    """Random scale, crop, flip and photometric distortion, then normalisation.
+@dataclass(frozen=True)
+class Crop:
+    """A box of the original image and the height and width it is resampled to.
 
-    The ranges are mmsegmentation's for SegFormer: the short side becomes `size` times a factor of `scale`; up to ten
+    Where the image is to shrink to a half, a quarter or an eighth, it may be decoded at that fraction: the box then
+    lies on multiples of `reduction`.
+    """
+
+    top: int
+    left: int
+    height: int
+    width: int
+    shape: tuple[int, int]
+    reduction: int = 1
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What happens to one sample; the colour matrix, if any, is `draw_colours`'."""
+
+    crop: Crop
+    flip: bool
+    matrix: Matrix | None
+
+
+class TrainTransform:
+    """Random scale, crop, flip and photometric distortion.
+
+    The recipe is mmsegmentation's for SegFormer: the short side becomes `size` times a factor of `scale`; up to ten
     crops are tried until no class fills more than `cat_max_ratio` of it; brightness +-32, contrast and saturation
-    0.5 to 1.5, hue +-18 degrees, each with probability 1/2. What a small image leaves empty is the mean colour in
+    0.5 to 1.5, hue +-36 degrees, each with probability 1/2. What a small image leaves empty is the mean colour in
     the image and the ignore index in the labels.
 
     Args:
         config: which parts are on.
-        mean: of normalisation, per channel, for images in 0..1.
+        mean: of the normalisation to come, per channel, for images in 0..1; the colour of padding.
         std: likewise.
         ignore_index: label of padding.
     """
@@ -41,93 +74,141 @@ class TrainTransform:
         self, config: TransformsConfig, mean: Sequence[float], std: Sequence[float], ignore_index: int = 255
     ) -> None:
         self.config = config
-        self.mean = np.asarray(mean, dtype=np.float32) * 255
-        self.std = np.asarray(std, dtype=np.float32) * 255
+        self.normalisation = 255 * torch.tensor([list(mean), list(std)])  # (2, 3), for bytes
+        self.padding = self.normalisation[0].round().to(torch.uint8)
         self.ignore_index = ignore_index
 
-    def __call__(self, image: Image.Image, label: NDArray[np.integer], rng: Rng) -> tuple[torch.Tensor, torch.Tensor]:
-        """Augments one sample.
+    def __call__(
+        self, image: Image.Image | NDArray[np.uint8], label: Labels, rng: Rng
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Augments one sample: `draw` and `apply`.
 
         Args:
-            image: RGB.
+            image: RGB, (H, W, 3).
             label: (H, W) class ids.
             rng: the only source of randomness.
 
         Returns:
-            Normalised float32 (3, size, size) and int64 labels (size, size).
+            uint8 (3, size, size) and labels (size, size): uint8 if the label map is and the ignore index fits,
+            otherwise int64.
         """
+        return self.apply(self.draw(label, rng), np.asarray(image), label)
+
+    def draw(self, label: Labels, rng: Rng) -> Augmentation:
+        """Chooses everything that is random; of the image only the size matters, which is the label map's."""
         factor = rng.uniform(*self.config.scale) if self.config.scale else 1.0
-        scale = factor * self.config.size / min(image.size)
-        box = self._choose_box(label, scale, rng)
-        pixels, target = crop_image(image, box, scale), crop_label(label, box, scale)
-        if self.config.flip and rng.random() < 0.5:
-            pixels, target = pixels[:, ::-1], target[:, ::-1]
-        matrix, offset = photometric_matrix(rng) if self.config.photometric else (np.eye(3), np.zeros(3))
-        return self._to_tensors(pixels, target, matrix.astype(np.float32), offset.astype(np.float32))
+        crop = self._draw_crop(label, factor * self.config.size / min(label.shape), rng)
+        flip = self.config.flip and bool(rng.random() < 0.5)
+        return Augmentation(crop, flip, draw_colours(rng) if self.config.photometric else None)
 
-    def _choose_box(self, label: NDArray[np.integer], scale: float, rng: Rng) -> Box:
-        size = self.config.size
-        height, width = (max(1, round(side * scale)) for side in label.shape)
+    def _draw_crop(self, label: Labels, scale: float, rng: Rng) -> Crop:
+        fitting = [r for r in REDUCTIONS if r * scale <= 1 and r <= min(label.shape)]
+        step = fitting[0] if fitting else 1
+        (height, rows), (width, columns) = (self._extent(length, scale, step) for length in label.shape)
         for _ in range(CROP_ATTEMPTS):
-            top = int(rng.integers(max(height - size, 0) + 1))
-            left = int(rng.integers(max(width - size, 0) + 1))
-            box = (top, left, min(size, height), min(size, width))
-            if self.config.cat_max_ratio is None or self._is_varied(crop_label(label, box, scale)):
+            top = step * int(rng.integers((label.shape[0] - height) // step + 1))
+            left = step * int(rng.integers((label.shape[1] - width) // step + 1))
+            crop = Crop(top, left, height, width, (rows, columns), step)
+            if self.config.cat_max_ratio is None or self._is_varied(crop_label(label, crop, stride=2)):
                 break
-        return box
+        return crop
 
-    def _is_varied(self, target: NDArray[np.integer]) -> bool:
-        counts = np.unique(target[target != self.ignore_index], return_counts=True)[1]
-        return len(counts) > 1 and counts.max() / counts.sum() < (self.config.cat_max_ratio or 1.0)
+    def _extent(self, length: int, scale: float, step: int) -> tuple[int, int]:
+        """How many pixels of the original, a multiple of `step`, make how many of the crop."""
+        target = min(self.config.size, max(1, round(length * scale)))
+        steps = max(1, round(target / scale / step))
+        return step * min(steps, length // step), target
 
-    def _to_tensors(
-        self,
-        pixels: NDArray[np.uint8],
-        target: NDArray[np.integer],
-        matrix: NDArray[np.float32],
-        offset: NDArray[np.float32],
+    def _is_varied(self, target: Labels) -> bool:
+        if target.dtype in (np.uint8, np.uint16):  # several times faster than sorting
+            counts = np.bincount(target.ravel(), minlength=self.ignore_index + 1)
+            counts[self.ignore_index] = 0
+        else:
+            counts = np.unique(target[target != self.ignore_index], return_counts=True)[1]
+        return bool(np.count_nonzero(counts) > 1 and counts.max() < (self.config.cat_max_ratio or 1.0) * counts.sum())
+
+    def apply(
+        self, augmentation: Augmentation, pixels: NDArray[np.uint8], label: Labels
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        size, (height, width) = self.config.size, target.shape
-        colours = pixels.astype(np.float32) @ matrix.T + offset
-        np.clip(colours, 0, 255, out=colours)
-        colours -= self.mean
-        colours /= self.std
-        image = np.zeros((size, size, 3), dtype=np.float32)  # 0 is the mean colour
-        image[:height, :width] = colours
-        labels = np.full((size, size), self.ignore_index, dtype=np.int64)
-        labels[:height, :width] = target
-        return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(labels)
+        """Augments one sample as it was drawn.
+
+        Args:
+            augmentation: what to do.
+            pixels: (H, W, 3), or as small as `augmentation.crop.reduction` allows.
+            label: (H, W).
+
+        Returns:
+            As `__call__`.
+        """
+        size, (height, width) = self.config.size, augmentation.crop.shape
+        colours = crop_image(pixels, label.shape, augmentation.crop)
+        target = label_tensor(crop_label(label, augmentation.crop), self.ignore_index)
+        if augmentation.flip:
+            colours, target = colours.flip(2), target.flip(1)
+        if augmentation.matrix is not None:
+            distort(colours, augmentation.matrix)
+        if (height, width) == (size, size):
+            return colours, target
+        image = self.padding[:, None, None].repeat(1, size, size)
+        image[:, :height, :width] = colours
+        return image, F.pad(target, (0, size - width, 0, size - height), value=self.ignore_index)
 
 
-def crop_image(image: Image.Image, box: Box, scale: float) -> NDArray[np.uint8]:
-    """The box of the image scaled by `scale`, resampled from the original (bilinear): (height, width, 3)."""
-    top, left, height, width = box
-    right = min((left + width) / scale, image.width)
-    bottom = min((top + height) / scale, image.height)
-    source = (min(left / scale, right - 1e-3), min(top / scale, bottom - 1e-3), right, bottom)
-    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, box=source))
+def crop_image(pixels: NDArray[np.uint8], full: tuple[int, ...], crop: Crop) -> torch.Tensor:
+    """The crop of an image (H, W, 3), resampled (bilinear, antialiased): uint8 (3, *crop.shape).
+
+    Args:
+        pixels: the image at its full size or decoded at 1 / crop.reduction.
+        full: height and width of the full size.
+        crop: which part.
+    """
+    step = 1 if pixels.shape[:2] == tuple(full) else crop.reduction
+    top, left, height, width = (edge // step for edge in (crop.top, crop.left, crop.height, crop.width))
+    part = pixels[None, top : top + height, left : left + width].copy()  # mapped pixels are read-only
+    # Channels-last, the batch's stride included, is where torch resamples bytes several times as fast as PIL.
+    resampled = torch.from_numpy(part).permute(0, 3, 1, 2)
+    if (height, width) != crop.shape:
+        resampled = F.interpolate(resampled, size=crop.shape, mode="bilinear", antialias=True)
+    return resampled[0].contiguous()
 
 
-def crop_label(label: NDArray[np.integer], box: Box, scale: float) -> NDArray[np.integer]:
-    """The same box of the label map, nearest pixel: (height, width)."""
-    top, left, height, width = box
-    rows = ((top + np.arange(height) + 0.5) / scale).astype(np.intp).clip(max=label.shape[0] - 1)
-    columns = ((left + np.arange(width) + 0.5) / scale).astype(np.intp).clip(max=label.shape[1] - 1)
-    return label[rows[:, None], columns[None, :]]
+def crop_label(label: Labels, crop: Crop, stride: int = 1) -> Labels:
+    """The same crop of the label map, nearest pixel; with `stride`, every so many rows and columns of it."""
+    rows, columns = (
+        start + ((np.arange(0, length, stride) + 0.5) * (extent / length)).astype(np.intp)
+        for start, extent, length in zip((crop.top, crop.left), (crop.height, crop.width), crop.shape, strict=True)
+    )
+    return label.take(rows, axis=0).take(columns, axis=1)
 
 
-def photometric_matrix(rng: Rng) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """One random colour distortion as (3, 3) matrix and (3) offset, for colours in 0..255."""
+def label_tensor(label: Labels, ignore_index: int) -> torch.Tensor:
+    """The label map as uint8 if it is and the ignore index fits, otherwise as int64."""
+    is_small = label.dtype == np.uint8 and 0 <= ignore_index <= 255
+    return torch.from_numpy(label.copy() if is_small else label.astype(np.int64))
+
+
+def draw_colours(rng: Rng) -> Matrix | None:
+    """One random colour distortion as a (3, 4) matrix for (R, G, B, 1) in 0..255; None is no change."""
     brightness, contrast, saturation, hue = rng.random(4) < 0.5
+    if not (brightness or contrast or saturation or hue):
+        return None
     gain = rng.uniform(0.5, 1.5) if contrast else 1.0
-    offset = np.full(3, rng.uniform(-32, 32) if brightness else 0.0)
+    offset = np.full((3, 1), rng.uniform(-32, 32) if brightness else 0.0)
     matrix = np.eye(3)
     if saturation:
         amount = rng.uniform(0.5, 1.5)
         matrix = amount * matrix + (1 - amount) * np.tile(LUMA, (3, 1))
     if hue:
-        angle = np.deg2rad(rng.uniform(-18, 18))
+        angle = np.deg2rad(rng.uniform(-MAX_HUE_DEGREES, MAX_HUE_DEGREES))
         cos, sin = np.cos(angle), np.sin(angle)
         rotation = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
         matrix = np.linalg.inv(YIQ) @ rotation @ YIQ @ matrix
-    return gain * matrix, gain * offset
+    return gain * np.hstack([matrix, offset])
+
+
+def distort(colours: torch.Tensor, matrix: Matrix) -> None:
+    """Replaces uint8 colours (3, H, W) by matrix (3, 4) @ (R, G, B, 1), rounded and clipped."""
+    weight, bias = torch.from_numpy(matrix.astype(np.float32)).split([3, 1], dim=1)
+    for strip in colours.split(STRIP_ROWS, dim=1):
+        product = torch.addmm(bias, weight, strip.reshape(3, -1).float())
+        strip.copy_(product.round_().clamp_(0, 255).view(strip.shape))

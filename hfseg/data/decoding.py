@@ -1,0 +1,131 @@
+"""Rows of a data set, decoded no further than the sample needs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Protocol
+
+import datasets
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps
+
+from hfseg.errors import UserError
+
+REDUCTIONS = (8, 4, 2)  # what the JPEG format can be decoded at, besides its full size
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+
+class Row(Protocol):
+    """One sample: `label` (H, W) unsigned class ids, and the image on demand."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def label(self) -> NDArray[np.unsignedinteger]: ...
+    def pixels(self, reduction: int = 1) -> NDArray[np.uint8]:
+        """RGB (ceil(H / r), ceil(W / r), 3), where r is `reduction` or, if the file cannot be decoded so, 1."""
+
+
+class Rows(Protocol):
+    """The samples of one split."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Row: ...
+
+
+@dataclass(frozen=True)
+class EncodedRow:
+    """A row with its image still in the file's bytes."""
+
+    name: str
+    label: NDArray[np.unsignedinteger]
+    image: Mapping[str, Any]  # `bytes` or `path`
+
+    def pixels(self, reduction: int = 1) -> NDArray[np.uint8]:
+        """As `Row`'s; raises UserError if the file is broken or not as large as the label map."""
+        try:
+            pixels = decode_image(_read(self.image), reduction)
+        except UNREADABLE as error:
+            raise UserError(f"The image of sample {self.name!r} cannot be read: {error}.") from error
+        height, width = self.label.shape
+        if pixels.shape[:2] not in ((height, width), (-(-height // reduction), -(-width // reduction))):
+            size = f"{pixels.shape[1]}x{pixels.shape[0]}"
+            raise UserError(
+                f"The image of sample {self.name!r} has {size} pixels, its label map {width}x{height}; they must "
+                "agree. Restore both from the same source."
+            )
+        return pixels
+
+
+class EncodedRows:
+    """Reads a split with columns `image`, `label` and `name`, image by image; see `read_row` for what is raised."""
+
+    def __init__(self, data: datasets.Dataset) -> None:
+        self.data = undecoded(data)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> EncodedRow:
+        return read_row(self.data[index])
+
+
+def undecoded(data: datasets.Dataset) -> datasets.Dataset:
+    """The split with its images and label maps as they are stored."""
+    encoded = datasets.Image(decode=False)
+    return data.cast_column("image", encoded).cast_column("label", encoded)
+
+
+def read_row(row: Mapping[str, Any]) -> EncodedRow:
+    """Decodes the label map of an undecoded row; the image follows on demand.
+
+    Raises:
+        UserError: the label map cannot be decoded, or is none; names the sample.
+    """
+    try:
+        label = decode_label(_read(row["label"]))
+    except UNREADABLE as error:
+        raise UserError(f"The label map of sample {row['name']!r} cannot be read: {error}.") from error
+    return EncodedRow(row["name"], label, row["image"])
+
+
+def _read(value: Mapping[str, Any]) -> bytes:
+    return Path(value["path"]).read_bytes() if value["bytes"] is None else value["bytes"]
+
+
+def decode_image(data: bytes, reduction: int = 1) -> NDArray[np.uint8]:
+    """Decodes an image as `datasets.Image(mode="RGB")` does: the right way up, RGB whatever it was.
+
+    Args:
+        data: the file.
+        reduction: 2, 4 or 8 decode a JPEG at a fraction of its size, in a fraction of the time; other formats, and
+            turned JPEGs whose sides it does not divide, come at full size.
+
+    Returns:
+        (ceil(H / r), ceil(W / r), 3), where r is the reduction or 1.
+    """
+    image = Image.open(BytesIO(data))  # reads the header only
+    if image.format == "JPEG" and image.mode == "RGB":
+        is_upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+        width, height = image.size
+        # Pixels of a reduced image cover blocks from the top left; turned, the blocks would start elsewhere.
+        if reduction > 1 and (is_upright or width % reduction == height % reduction == 0):
+            image.draft("RGB", (width // reduction, height // reduction))
+    ImageOps.exif_transpose(image, in_place=True)
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def decode_label(data: bytes) -> NDArray[np.unsignedinteger]:
+    """Decodes a label map: palette indices, 1, 8, 16 or 32-bit ids (H, W).
+
+    Raises:
+        ValueError: it is no map of class ids.
+    """
+    image = Image.open(BytesIO(data))
+    ImageOps.exif_transpose(image, in_place=True)
+    label = np.asarray(image)
+    if label.ndim != 2 or label.dtype.kind not in "biu" or (label.dtype.kind == "i" and label.min() < 0):
+        raise ValueError(f"{label.dtype} of shape {label.shape} is no map of class ids (height, width)")
+    return label if label.dtype.kind == "u" else label.astype(np.uint8 if label.dtype == bool else np.uint32)
