@@ -58,6 +58,22 @@ class SyntheticConfig(Section):
     seed: int = Field(0, ge=0)
 
 
+# Keys of `data:` that only some data sets have.
+OWNERS = {
+    "boundary": ("oxford_pet", "synthetic_pet"),
+    "synthetic": ("synthetic_pet", "synthetic_cityscapes"),
+    "classes": ("folder", "hub"),
+    "reduce_labels": ("folder", "hub"),
+    "mask_suffix": ("folder",),
+    "repo": ("hub",),
+    "revision": ("hub",),
+    "subset": ("hub",),
+    "image_column": ("hub",),
+    "label_column": ("hub",),
+    "streaming": ("hub",),
+}
+
+
 class DataConfig(Section):
     """Which data, from where.
 
@@ -65,6 +81,10 @@ class DataConfig(Section):
     download and `synthetic_*` draw into the cache of `datasets`. `note` goes into the card: what a score on this data
     is a score on. `cache` decodes the images of training and validation once and keeps them, 3 to 4 bytes a pixel,
     beside the Arrow files.
+
+    `classes` is a file with the class names, see `hfseg.data.classes`; `reduce_labels` makes 0 the ignore index and
+    every other id one less. `mask_suffix` is what the masks' file names have after the images': `_mask` for `x.jpg`
+    and `x_mask.png`. `repo`, `revision` and `subset` choose a data set of the Hub.
     """
 
     name: Literal["oxford_pet", "cityscapes", "folder", "hub", "synthetic_pet", "synthetic_cityscapes"]
@@ -75,14 +95,28 @@ class DataConfig(Section):
     image_column: str = "image"
     label_column: str = "label"
     reduce_labels: bool = False
+    mask_suffix: str = Field("", pattern=r"^[^/\\]*$")
+    repo: str | None = Field(None, pattern=r"^[\w.-]+(/[\w.-]+)?$")
+    revision: str | None = None
+    subset: str | None = None
     cache: bool = False
     streaming: bool = False
     synthetic: SyntheticConfig = SyntheticConfig()
 
-    @field_validator("root")
+    @field_validator("root", "classes")
     @classmethod
-    def _expand(cls, root: Path | None) -> Path | None:
-        return None if root is None else Path(os.path.expanduser(os.path.expandvars(root)))
+    def _expand(cls, path: Path | None) -> Path | None:
+        return None if path is None else Path(os.path.expanduser(os.path.expandvars(path)))
+
+    @model_validator(mode="after")
+    def _belongs(self) -> "DataConfig":
+        changed = [key for key in OWNERS if getattr(self, key) != type(self).model_fields[key].default]
+        wrong = [f"`{key}` is for {' and '.join(OWNERS[key])}" for key in changed if self.name not in OWNERS[key]]
+        if wrong:
+            raise ValueError(f"{'; '.join(wrong)}: it means nothing for {self.name}")
+        if self.cache and self.streaming:
+            raise ValueError("`cache` keeps what has been decoded and `streaming` keeps nothing: choose one")
+        return self
 
 
 class FreezeStages(Section):
@@ -178,12 +212,6 @@ class StudyConfig(Section):
 # Keys of the tree whose feature is still to come, with the values that work today. Asking for more is an error now
 # rather than a setting that silently does nothing.
 AVAILABLE: dict[str, tuple[Any, ...]] = {
-    "data.name": ("oxford_pet", "cityscapes", "synthetic_pet", "synthetic_cityscapes"),
-    "data.classes": (None,),
-    "data.image_column": ("image",),
-    "data.label_column": ("label",),
-    "data.reduce_labels": (False,),
-    "data.streaming": (False,),
     "model.type": ("segformer", "fcn"),
     "optim.layer_decay": (None,),
     "optim.ema": (None,),

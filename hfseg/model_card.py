@@ -12,6 +12,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 DATA_SETS = {
     "oxford_pet": ("Oxford-IIIT Pet layout", "CC BY-SA 4.0 (Parkhi et al., 2012)"),
     "cityscapes": ("Cityscapes layout, official val", "Cityscapes terms of use, non-commercial (Cordts et al., 2016)"),
+    "folder": ("own images and masks", "the data's own"),
+    "hub": ("a data set of the Hub", "the data's own"),
     "synthetic_pet": ("hfseg synthetic pets (drawn)", "made by hfseg"),
     "synthetic_cityscapes": ("hfseg synthetic streets (drawn)", "made by hfseg"),
 }
@@ -37,6 +39,7 @@ def write_card(run_dir: Path, note: str | None = None) -> ModelCard:
     provenance = json.loads((run_dir / "provenance.json").read_text())
     config = yaml.safe_load((run_dir / "run_config.yaml").read_text())
     config["data"]["root"] = "<root>" if config["data"]["root"] else None
+    config["data"]["classes"] = Path(config["data"]["classes"]).name if config["data"].get("classes") else None
     config["output_dir"] = Path(config["output_dir"]).name
     init = config["model"]["init"]
     is_local = bool(init) and Path(init).expanduser().exists()

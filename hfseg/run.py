@@ -15,7 +15,7 @@ from rich.table import Table
 from transformers import BaseImageProcessor, PreTrainedModel, SegformerImageProcessor, TrainingArguments, set_seed
 
 from hfseg.config import RunConfig
-from hfseg.data import EvalSet, SegCollator, TrainSet, TrainTransform, load_dataset
+from hfseg.data import SegCollator, TrainTransform, eval_set, load_dataset, some_rows, train_set
 from hfseg.errors import UserError
 from hfseg.labels import LabelSet
 from hfseg.metrics import SegMetrics, best_constant_mean_iou, flat_metrics
@@ -68,6 +68,7 @@ def run(config: RunConfig, resume: bool = False, eval_only: bool = False) -> dic
         UserError: something in the config, the data or the folder that the user can fix.
     """
     args = training_arguments(config)
+    check_streaming(config, args)
     checkpoint = check_output_dir(config, resume, eval_only)
     if resume or eval_only:
         check_same_run(config, eval_only)
@@ -114,6 +115,17 @@ def training_arguments(config: RunConfig) -> TrainingArguments:
         return TrainingArguments(**(chosen | fixed))
     except (ValueError, TypeError, ImportError) as error:
         raise UserError(f"`train:` is refused by transformers.TrainingArguments: {error}") from error
+
+
+def check_streaming(config: RunConfig, args: TrainingArguments) -> None:
+    """Raises UserError for what a data set without a length cannot do."""
+    if config.data.streaming and args.max_steps <= 0:
+        raise UserError("data.streaming=true: a stream has no length, so train.max_steps must say how long to train.")
+    if config.data.streaming and args.world_size > 1:
+        raise UserError(
+            f"data.streaming=true with {args.world_size} processes: an exact score needs to know which process has "
+            "scored which image. Use one process, or data.streaming=false."
+        )
 
 
 def check_output_dir(config: RunConfig, resume: bool, eval_only: bool) -> str | None:
@@ -217,8 +229,8 @@ def build_trainer(
         labels=labels,
         loss=config.loss,
         head_lr_factor=config.optim.head_lr_factor,
-        train_dataset=TrainSet(data["train"], transform, config.seed, config.data.cache),
-        eval_dataset=EvalSet(data["validation"], processor, config.data.cache),
+        train_dataset=train_set(data["train"], transform, config.seed, config.data.cache),
+        eval_dataset=eval_set(data["validation"], processor, config.data.cache),
         data_collator=SegCollator(labels),
         compute_metrics=SegMetrics(labels),
         processing_class=processor,
@@ -272,7 +284,7 @@ def evaluate(
     per_class = {}
     processor = trainer.eval_dataset.processor
     for prefix, split in splits.items():
-        metrics |= trainer.evaluate(EvalSet(split, processor), metric_key_prefix=prefix)
+        metrics |= trainer.evaluate(eval_set(split, processor), metric_key_prefix=prefix)
         counts = trainer.compute_metrics
         constant, score = best_constant_mean_iou(counts.confusion.sum(1))
         metrics[f"{prefix}_constant_mean_iou"] = score
@@ -292,8 +304,7 @@ def draw_figures(config: RunConfig, trainer: SegTrainer, validation: datasets.Da
     """Draws the curves, and a fixed handful of validation images with truth and prediction."""
     folder = config.output_dir / "figures"
     plot_curves(read_history(config.output_dir / "history.jsonl"), folder / "curves.png")
-    chosen = np.linspace(0, len(validation) - 1, min(NUM_EXAMPLES, len(validation))).astype(int)
-    rows = [validation[int(index)] for index in chosen]
+    rows = some_rows(validation, NUM_EXAMPLES)
     predictions = predict(trainer.model, [row["image"] for row in rows], trainer.processing_class)
     examples = []
     for row, prediction in zip(rows, predictions, strict=True):

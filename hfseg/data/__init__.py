@@ -2,6 +2,16 @@
 
 from hfseg.data.loading import load_dataset
 from hfseg.data.samples import EvalSet, SegCollator, TrainSet
+from hfseg.data.streaming import eval_set, some_rows, train_set
 from hfseg.data.transforms import TrainTransform
 
-__all__ = ["EvalSet", "SegCollator", "TrainSet", "TrainTransform", "load_dataset"]
+__all__ = [
+    "EvalSet",
+    "SegCollator",
+    "TrainSet",
+    "TrainTransform",
+    "eval_set",
+    "load_dataset",
+    "some_rows",
+    "train_set",
+]

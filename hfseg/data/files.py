@@ -12,14 +12,19 @@ from PIL import Image, ImageOps
 from hfseg.errors import UserError
 
 
-def open_image(path: Path) -> Image.Image:
+def open_image(file: Path | BytesIO, where: str = "") -> Image.Image:
     """Decodes a file completely, the right way up as `datasets` will: what is broken must not stop a training.
+
+    Args:
+        file: its path or its bytes.
+        where: what errors call it, if not by its path.
 
     Raises:
         UserError: the file is missing or cannot be decoded.
     """
+    path = where or file
     try:
-        image = Image.open(path)
+        image = Image.open(file)
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
     except FileNotFoundError as error:

@@ -8,6 +8,8 @@ from filelock import FileLock
 
 from hfseg.config import DataConfig, SyntheticConfig
 from hfseg.data.cityscapes import cityscapes_source
+from hfseg.data.folder import folder_source
+from hfseg.data.hub import Splits, load_hub
 from hfseg.data.oxford_pet import oxford_pet_source
 from hfseg.data.source import Source
 from hfseg.data.synthetic import SYNTHETIC_VERSION, write_synthetic_pet
@@ -16,7 +18,7 @@ from hfseg.errors import UserError
 from hfseg.labels import LabelSet
 
 
-def load_dataset(config: DataConfig) -> tuple[datasets.DatasetDict, LabelSet]:
+def load_dataset(config: DataConfig) -> tuple[Splits, LabelSet]:
     """Reads, checks and caches a data set.
 
     Args:
@@ -24,7 +26,7 @@ def load_dataset(config: DataConfig) -> tuple[datasets.DatasetDict, LabelSet]:
 
     Returns:
         Splits `train`, `validation`, `test` with columns `image` (RGB), `label` (one channel, 0..K-1 or the ignore
-        index) and `name`, for Cityscapes also `predict`, whose labels are None; and the classes.
+        index) and `name`, read lazily under `data.streaming`; a split `predict` comes without labels. And the classes.
 
     Raises:
         UserError: the data is not there or something in it is wrong; names the file and the remedy.
@@ -37,6 +39,8 @@ def load_dataset(config: DataConfig) -> tuple[datasets.DatasetDict, LabelSet]:
         (['test', 'train', 'validation'], ('pet', 'background', 'boundary'))
     """
     cache_dir = Path(datasets.config.HF_DATASETS_CACHE)
+    if config.name == "hub":
+        return load_hub(config, cache_dir)
     source = find_source(config, cache_dir)
     return source.load(cache_dir), source.labels
 
@@ -53,6 +57,8 @@ def find_source(config: DataConfig, cache_dir: Path) -> Source:
     if config.name == "synthetic_cityscapes":
         root = draw_once(config, cache_dir, str(SYNTHETIC_CITYSCAPES_VERSION), draw_streets)
         return cityscapes_source(root, cache_dir)
+    if config.name == "folder":
+        return folder_source(config)
     raise UserError(f"data.name={config.name!r} is not available yet.")
 
 

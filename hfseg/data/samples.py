@@ -16,7 +16,7 @@ from transformers import BaseImageProcessor
 from transformers.image_utils import ChannelDimension
 
 from hfseg.data.cache import DecodedRows
-from hfseg.data.decoding import EncodedRows, Rows
+from hfseg.data.decoding import EncodedRows, Row, Rows
 from hfseg.data.transforms import TrainTransform, label_tensor
 from hfseg.errors import UserError
 from hfseg.labels import LabelSet
@@ -50,17 +50,7 @@ class TrainSet(Dataset[Sample]):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Sample:
-        row = self.rows[index]
-        rng = np.random.default_rng([self.seed, int(self.epoch), zlib.crc32(row.name.encode())])
-        augmentation = self.transform.draw(row.label, rng)
-        pixels = row.pixels(augmentation.crop.reduction)
-        pixel_values, labels = self.transform.apply(augmentation, pixels, row.label)
-        return {
-            "pixel_values": pixel_values,
-            "labels": labels,
-            "name": row.name,
-            "normalisation": self.transform.normalisation,
-        }
+        return augment(self.rows[index], self.transform, self.seed, int(self.epoch))
 
 
 class EvalSet(Dataset[Sample]):
@@ -81,11 +71,28 @@ class EvalSet(Dataset[Sample]):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Sample:
-        row = self.rows[index]
-        image = np.array(row.pixels()).transpose(2, 0, 1)
-        inputs = self.processor(images=image, input_data_format=ChannelDimension.FIRST, return_tensors="pt")
-        labels = label_tensor(row.label, ignore_index=255)
-        return {"pixel_values": inputs["pixel_values"][0], "labels": labels, "name": row.name}
+        return prepare(self.rows[index], self.processor)
+
+
+def augment(row: Row, transform: TrainTransform, seed: int, epoch: int) -> Sample:
+    """One training sample; its randomness is that of (seed, epoch, sample name)."""
+    rng = np.random.default_rng([seed, epoch, zlib.crc32(row.name.encode())])
+    augmentation = transform.draw(row.label, rng)
+    pixels = row.pixels(augmentation.crop.reduction)
+    pixel_values, labels = transform.apply(augmentation, pixels, row.label)
+    return {
+        "pixel_values": pixel_values,
+        "labels": labels,
+        "name": row.name,
+        "normalisation": transform.normalisation,
+    }
+
+
+def prepare(row: Row, processor: BaseImageProcessor) -> Sample:
+    """One sample as it is scored."""
+    image = np.array(row.pixels()).transpose(2, 0, 1)
+    inputs = processor(images=image, input_data_format=ChannelDimension.FIRST, return_tensors="pt")
+    return {"pixel_values": inputs["pixel_values"][0], "labels": label_tensor(row.label), "name": row.name}
 
 
 class SegCollator:

@@ -44,7 +44,8 @@ class Source:
             that is not in the data set's coding. A frozen dataclass: workers pickle it, and its fields are part of
             the fingerprint.
         listings: files that say what belongs to the data set, such as lists and class files.
-        strays: images without a mask and masks without an image, which are left out.
+        strays: masks without an image, which are left out, and images without a mask. Those are in their split too:
+            loading refuses them.
     """
 
     name: str
@@ -75,10 +76,17 @@ class Source:
 
 
 def check_splits(source: Source) -> None:
-    """Raises UserError for an empty split and for a name that occurs twice, in one split or in two."""
+    """Raises UserError for an empty split, images without a mask, and a name that occurs twice, whatever the split."""
     for split, pairs in source.splits.items():
         if not pairs:
             raise UserError(f"{source.root}: the {split} split is empty.")
+    labelled = [pair for split, pairs in source.splits.items() if split != "predict" for pair in pairs]
+    bare = [pair.image for pair in labelled if pair.mask is None]
+    if bare:
+        raise UserError(
+            f"{source.root}: {len(bare)} of {len(labelled)} images have no mask of the same name, such as {bare[0]}. "
+            "Add their masks, or move these images out of the data set."
+        )
     counts = Counter(pair.name for pairs in source.splits.values() for pair in pairs)
     repeated = [name for name, count in counts.items() if count > 1]
     if repeated:

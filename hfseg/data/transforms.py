@@ -181,7 +181,7 @@ def crop_label(label: Labels, crop: Crop, stride: int = 1) -> Labels:
     return label.take(rows, axis=0).take(columns, axis=1)
 
 
-def label_tensor(label: Labels, ignore_index: int) -> torch.Tensor:
+def label_tensor(label: Labels, ignore_index: int = 255) -> torch.Tensor:
     """The label map as uint8 if it is and the ignore index fits, otherwise as int64."""
     is_small = label.dtype == np.uint8 and 0 <= ignore_index <= 255
     return torch.from_numpy(label.copy() if is_small else label.astype(np.int64))

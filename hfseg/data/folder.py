@@ -1,0 +1,139 @@
+"""Your own images and masks.
+
+    images/{train,val,test}/**      masks/{train,val,test}/**       x.jpg with x.png, folders within alike
+    images/**                       masks/**                        without splits: fixed tenths are held out
+    images/**                       (no masks/)                     x.jpg beside x_mask.png, with data.mask_suffix
+    classes.txt                     or .json, .yaml                 see `hfseg.data.classes`
+
+`masks` may be called `labels` or `annotations`. A test folder without any mask becomes the split `predict`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hfseg.config import DataConfig
+from hfseg.data.classes import find_class_file, read_class_table
+from hfseg.data.masks import MaskReader
+from hfseg.data.source import Pair, Source, hold_out
+from hfseg.data.splits import complete_splits, find_splits
+from hfseg.errors import UserError
+
+MASK_FOLDERS = ("masks", "labels", "annotations")
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"}
+
+
+def folder_source(config: DataConfig) -> Source:
+    """Images and masks below `data.root`, in the layouts above.
+
+    Raises:
+        UserError: no such layout, no class file, or two files that could be the same image or mask.
+    """
+    if config.root is None or not config.root.is_dir():
+        raise UserError(f"data.root={config.root} is not a folder. {_layout(config.mask_suffix)}")
+    root = config.root.resolve()
+    class_file = find_class_file(root, config.classes)
+    table = read_class_table(class_file)
+    folders = find_folders(root, config.mask_suffix)
+    splits: dict[str, list[Pair]] = {}
+    strays: list[Path] = []
+    for split, images in folders.images.items():
+        pairs, extra = pair_files(folders, split, config.mask_suffix)
+        if not pairs:
+            raise UserError(f"{images} holds no image.")
+        strays += extra
+        unlabelled = split == "test" and not any(pair.mask for pair in pairs)
+        strays += [] if unlabelled else [pair.image for pair in pairs if pair.mask is None]
+        splits["predict" if unlabelled else split] = pairs
+    predict = {"predict": splits.pop("predict")} if "predict" in splits else {}
+    return Source(
+        name="folder",
+        root=root,
+        labels=table.labels,
+        splits=complete_splits(splits, lambda pairs, _: hold_out(pairs, lambda _: ""), str(root)) | predict,
+        read_ids=MaskReader.of(table, config.reduce_labels),
+        listings=[class_file],
+        strays=strays,
+    )
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Split -> folder. All images are below `root`; without split folders, all are `train`."""
+
+    root: Path
+    images: Mapping[str, Path]
+    masks: Mapping[str, Path]
+
+
+def find_folders(root: Path, mask_suffix: str) -> Folders:
+    """Finds the split folders of images and of masks.
+
+    Raises:
+        UserError: images/ or the masks are missing, or images lie outside of the split folders.
+    """
+    images = root / "images"
+    masks = [root / name for name in MASK_FOLDERS if (root / name).is_dir()]
+    if len(masks) > 1:
+        raise UserError(f"{root} holds {' and '.join(path.name for path in masks)}. Keep the one with the masks.")
+    if not images.is_dir() or not (masks or mask_suffix):
+        raise UserError(f"{root} has no {images.name if not images.is_dir() else 'masks'}/. {_layout(mask_suffix)}")
+    found = split_folders(images)
+    if not found:
+        return Folders(images, {"train": images}, {"train": masks[0] if masks else images})
+    outside = [path for path in list_files(images).values() if not any(path.is_relative_to(f) for f in found.values())]
+    if outside:
+        names = ", ".join(f"{path.name}/" for path in found.values())
+        raise UserError(
+            f"{images} is split into {names} but {len(outside)} images lie elsewhere in it, such as {outside[0]}. "
+            "Move them into a split, or out of the data set."
+        )
+    return Folders(images, found, split_folders(masks[0]) if masks else found)
+
+
+def split_folders(folder: Path) -> dict[str, Path]:
+    """The split folders in `folder`; raises UserError where two mean the same split."""
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    return {split: folder / name for split, name in find_splits(names, str(folder)).items()}
+
+
+def pair_files(folders: Folders, split: str, mask_suffix: str) -> tuple[list[Pair], list[Path]]:
+    """The samples of a split, with None for a mask that is not there; and the masks that have no image."""
+    folder, mask_folder = folders.images[split], folders.masks.get(split)
+    images = list_files(folder)
+    if mask_folder == folder:
+        images = {key: path for key, path in images.items() if not key.endswith(mask_suffix)}
+    files = list_files(mask_folder) if mask_folder else {}
+    masks = {key.removesuffix(mask_suffix): path for key, path in files.items() if key.endswith(mask_suffix)}
+    pairs = []
+    for key, path in images.items():
+        name = path.relative_to(folders.root).with_suffix("").as_posix()
+        pairs.append(Pair(name, path, masks.get(key)))
+    return pairs, [path for key, path in masks.items() if key not in images]
+
+
+def list_files(folder: Path) -> dict[str, Path]:
+    """The image files below a folder, by their path in it without the extension; hidden ones are not looked at.
+
+    Raises:
+        UserError: two files differ in nothing but the extension.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        if path.suffix.lower() not in SUFFIXES or any(part.startswith(".") for part in inside.parts):
+            continue
+        key = inside.with_suffix("").as_posix()
+        if key in found:
+            raise UserError(f"{found[key]} and {path.name} have the same name: which one counts? Remove the other.")
+        if path.is_file():
+            found[key] = path
+    return found
+
+
+def _layout(mask_suffix: str) -> str:
+    beside = f", or images/x.jpg beside images/x{mask_suffix}.png" if mask_suffix else ""
+    return (
+        "It must hold images/ and masks/ with the same names in both, and in both with or without the split folders "
+        f"train, val and test{beside}; and classes.txt."
+    )

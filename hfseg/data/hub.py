@@ -1,0 +1,133 @@
+"""Any data set of the Hub with an image and a mask column, or a local folder of parquet or Arrow files.
+
+    data: {name: hub, repo: owner/name, revision: main, label_column: annotation, classes: id2label.json}
+
+Masks may be images in any coding that `MaskReader` knows, or arrays of ids. Without streaming, every mask is checked
+once and the label maps are kept in the Arrow cache; images stay where `datasets` has put them. With streaming they are
+checked as they pass by.
+"""
+
+from pathlib import Path
+from typing import TypeAlias
+
+import datasets
+from huggingface_hub import errors, hf_hub_download
+
+from hfseg.config import DataConfig
+from hfseg.data.classes import find_class_file, read_class_table
+from hfseg.data.files import digest, file_state
+from hfseg.data.masks import MaskReader
+from hfseg.data.rows import RowConverter, Rows, hold_out_of_stream, hold_out_rows, is_image, standardise
+from hfseg.data.splits import complete_splits, find_splits
+from hfseg.errors import UserError
+from hfseg.labels import LabelSet
+
+Splits: TypeAlias = datasets.DatasetDict | datasets.IterableDatasetDict
+
+
+def load_hub(config: DataConfig, cache_dir: Path) -> tuple[Splits, LabelSet]:
+    """The splits with columns `image`, `label` and `name`, lazily under `data.streaming`, and the classes.
+
+    Raises:
+        UserError: the data set, its revision, a column or the class file is not there, or a mask is wrong; names it.
+    """
+    if (config.repo is None) == (config.root is None):
+        raise UserError("data.name=hub needs either data.repo=owner/name or data.root, a folder of parquet files.")
+    if config.root is not None and not config.root.is_dir():
+        raise UserError(f"data.root={config.root} is not a folder. It must hold parquet or Arrow files.")
+    where = config.repo or str(config.root)
+    table = read_class_table(fetch_class_file(config))
+    reader = MaskReader.of(table, config.reduce_labels)
+    found = fetch(config, cache_dir)
+    names = find_splits(list(found), where)
+    rows: dict[str, Rows] = {}
+    for split, name in names.items():
+        convert = RowConverter(reader, config.image_column, config.label_column, f"{where}, split {name}", name)
+        first = next(iter(found[name]), None)
+        if first is None:
+            raise UserError(f"{convert.where} is empty.")
+        # A test on the Hub often has no labels: it is there to be predicted
+        is_predict = split == "test" and first[config.label_column] is None
+        rows["predict" if is_predict else split] = standardise(found[name], convert)
+    predict = {"predict": rows.pop("predict")} if "predict" in rows else {}
+    hold_out = hold_out_of_stream if config.streaming else hold_out_rows
+    splits = complete_splits(rows, hold_out, where) | predict
+    kind = datasets.IterableDatasetDict if config.streaming else datasets.DatasetDict
+    return kind(splits), table.labels
+
+
+def fetch(config: DataConfig, cache_dir: Path) -> Splits:
+    """The data set as it is; raises UserError where it cannot be had."""
+    source, cache = config.repo, None
+    if config.root is not None:
+        files = [path for path in sorted(config.root.rglob("*")) if path.is_file()]
+        # Another state of the files never meets an old cache, whatever `datasets` looks at
+        cache = str(cache_dir / "hub" / digest([(str(path), *file_state(path)) for path in files]))
+        source = str(config.root)
+    try:
+        found = datasets.load_dataset(
+            source, config.subset, revision=config.revision, streaming=config.streaming, cache_dir=cache
+        )
+    except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
+        raise UserError(_explain(config, error)) from error
+    for split, rows in found.items():
+        check_columns(rows, config, f"{source}, split {split}")
+    return found
+
+
+def fetch_class_file(config: DataConfig) -> Path:
+    """The class file: a local one, or one of the repository's.
+
+    Raises:
+        UserError: none is named, or it is not there.
+    """
+    if config.root is not None:
+        return find_class_file(config.root, config.classes)
+    if config.classes is None:
+        raise UserError(
+            f"data.repo={config.repo} needs data.classes: a file in the repository, such as id2label.json, or a path."
+        )
+    if config.classes.is_file():
+        return config.classes
+    try:
+        path = hf_hub_download(config.repo, config.classes.as_posix(), repo_type="dataset", revision=config.revision)
+    except (OSError, ValueError) as error:
+        raise UserError(_explain(config, error)) from error
+    return Path(path)
+
+
+def check_columns(rows: Rows, config: DataConfig, where: str) -> None:
+    """Raises UserError for a column that is missing or holds something else."""
+    if rows.features is None:
+        raise UserError(f"{where} does not say what its columns are. Set data.streaming=false.")
+    for key, column in (("image_column", config.image_column), ("label_column", config.label_column)):
+        if column not in rows.features:
+            raise UserError(f"{where} has no column {column!r}. Set data.{key} to one of {', '.join(rows.features)}.")
+        feature = rows.features[column]
+        is_array = key == "label_column" and isinstance(feature, datasets.Array2D | datasets.List | datasets.LargeList)
+        if not is_array and not is_image(feature):
+            raise UserError(
+                f"{where}: the column {column!r} holds {feature}, not images. Set data.{key} to another of "
+                f"{', '.join(rows.features)}."
+            )
+
+
+def _explain(config: DataConfig, error: Exception) -> str:
+    where = f"data.repo={config.repo}" if config.repo else f"data.root={config.root}"
+    if isinstance(error, ConnectionError | errors.LocalEntryNotFoundError):
+        return (
+            f"{where}: the Hub cannot be reached ({error}). Check the network and HF_HUB_OFFLINE, or set data.root to "
+            "a folder with the data set's parquet files."
+        )
+    if isinstance(error, errors.EntryNotFoundError):
+        return f"data.classes={config.classes} is neither a local file nor in {config.repo}."
+    if isinstance(error, errors.RevisionNotFoundError) or str(error).startswith("Revision "):  # of `datasets`
+        return f"{where} has no data.revision={config.revision}; give a branch, a tag or a commit."
+    if isinstance(error, errors.RepositoryNotFoundError | datasets.exceptions.DatasetNotFoundError):
+        return (
+            f"{where} is not on the Hub, or private or gated. Check the name; if it is right, ask for access on its "
+            "page and log in with `hf auth login`."
+        )
+    if "BuilderConfig" in str(error):
+        return f"{where}, data.subset={config.subset}: {error} Set data.subset to one that is available."
+    return f"{where} cannot be read: {error.__cause__ or error}. Are all its files there and whole?"

@@ -1,0 +1,395 @@
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.utils.data import DataLoader
+from transformers import SegformerImageProcessor
+
+from hfseg import DataConfig, RunConfig, TransformsConfig, UserError, load_dataset, run
+from hfseg.data.streaming import StreamingEvalSet, StreamingTrainSet
+from hfseg.data.transforms import TrainTransform
+from tests.data.hub_reader import COMMIT, GATED, REPO, serve
+
+CLASSES = {"0": "sky", "1": "road", "2": "car"}
+Truth = dict[str, list[NDArray[np.uint8]]]
+
+
+def encode(image: Image.Image) -> dict[str, Any]:
+    buffer = BytesIO()
+    image.save(buffer, format="PNG")
+    return {"bytes": buffer.getvalue(), "path": None}
+
+
+def as_grey(ids: NDArray[np.uint8]) -> dict[str, Any]:
+    return encode(Image.fromarray(ids))
+
+
+def as_palette(ids: NDArray[np.uint8]) -> dict[str, Any]:
+    image = Image.new("P", ids.shape[::-1])
+    image.putdata(ids.ravel().tolist())
+    image.putpalette([k * 7 % 256 for k in range(768)])
+    return encode(image)
+
+
+def as_16_bit(ids: NDArray[np.uint8]) -> dict[str, Any]:
+    return encode(Image.fromarray(ids.astype(np.uint16)))
+
+
+KINDS: list[tuple[Callable[[NDArray[np.uint8]], Any], Any]] = [
+    (as_grey, datasets.Image()),
+    (as_palette, datasets.Image()),
+    (as_16_bit, datasets.Image()),
+    (as_grey, {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}),
+    (lambda ids: ids.tolist(), datasets.Array2D((10, 12), "int32")),
+    (lambda ids: ids.tolist(), datasets.List(datasets.List(datasets.Value("uint8")))),
+]
+
+
+def make(
+    root: Path,
+    convert: Callable[[NDArray[np.uint8]], Any] = as_grey,
+    feature: Any = KINDS[0][1],
+    counts: dict[str, int] | None = None,
+    named: bool = False,
+    files: int = 1,
+) -> Truth:
+    """Writes parquet files as the Hub has them; returns the ids by split, in order."""
+    root.mkdir(parents=True, exist_ok=True)
+    features = {"id": datasets.Value("int64"), "picture": datasets.Image(), "annotation": feature}
+    features |= {"name": datasets.Value("string")} if named else {}
+    truth: Truth = {}
+    rng = np.random.default_rng(0)
+    for split, count in ({"train": 24, "validation": 6} if counts is None else counts).items():
+        truth[split] = [rng.integers(0, 4, (10, 12)).astype(np.uint8) for _ in range(count)]
+        for ids in truth[split]:
+            ids[ids == 3] = 255
+        rows = [
+            {"id": k, "picture": encode(picture(split, k)), "annotation": convert(ids), "name": f"{split} no. {k}"}
+            for k, ids in enumerate(truth[split])
+        ]
+        rows = [{key: row[key] for key in features} for row in rows]
+        for index in range(files):
+            part = datasets.Dataset.from_list(rows[index::files], features=datasets.Features(features))
+            part.to_parquet(root / f"{split}-{index:05d}-of-{files:05d}.parquet")
+    (root / "id2label.json").write_text(json.dumps(CLASSES))
+    return truth
+
+
+def picture(split: str, index: int) -> Image.Image:
+    """No two are the same; the red channel of the first pixel is the number."""
+    pixels = np.random.default_rng([len(split), index]).integers(0, 255, (10, 12, 3), np.uint8)
+    pixels[0, 0, 0] = index
+    return Image.fromarray(pixels)
+
+
+def config(root: Path, **options: Any) -> DataConfig:
+    columns = {"image_column": "picture", "label_column": "annotation"}
+    return DataConfig(name="hub", root=root, **(columns | options))
+
+
+def load(root: Path, **options: Any) -> datasets.DatasetDict:
+    return load_dataset(config(root, **options))[0]
+
+
+def complaint(root: Path, **options: Any) -> str:
+    with pytest.raises(UserError) as error:
+        load(root, **options)
+    return str(error.value)
+
+
+def assert_same(rows: datasets.Dataset | list, truth: list[NDArray[np.uint8]]) -> None:
+    """Each row's label is the one that was written with its image."""
+    seen = []
+    for row in rows:
+        assert list(row) == ["image", "label", "name"]
+        index = row["image"].getpixel((0, 0))[0]
+        assert row["image"].mode == "RGB"
+        np.testing.assert_array_equal(np.asarray(row["label"]), truth[index])
+        seen.append(index)
+    assert len(set(seen)) == len(seen)
+
+
+@pytest.mark.parametrize(("convert", "feature"), KINDS)
+@pytest.mark.parametrize("streaming", [False, True])
+def test_ids_pixel_by_pixel(tmp_path: Path, convert: Callable, feature: Any, streaming: bool) -> None:
+    truth = make(tmp_path, convert, feature)
+    data, labels = load_dataset(config(tmp_path, streaming=streaming))
+    assert (labels.names, labels.ignore_index) == (("sky", "road", "car"), 255)
+    assert_same(data["test"], truth["validation"])
+    rows = [*data["train"], *data["validation"]]
+    assert_same(rows, truth["train"])
+    assert len(rows) == 24
+
+
+def test_splits(tmp_path: Path) -> None:
+    make(tmp_path)
+    data = load(tmp_path)
+    assert {split: len(rows) for split, rows in data.items()} == {"train": 22, "validation": 2, "test": 6}
+    assert data["test"]["name"][:2] == ["validation-000000", "validation-000001"]
+    assert set(data["train"]["name"]) | set(data["validation"]["name"]) == {f"train-{k:06d}" for k in range(24)}
+    make(tmp_path / "named", named=True, counts={"train": 20})
+    data = load(tmp_path / "named")
+    assert {split: len(rows) for split, rows in data.items()} == {"train": 16, "validation": 2, "test": 2}
+    assert {name for rows in data.values() for name in rows["name"]} == {f"train no. {k}" for k in range(20)}
+
+
+def test_a_stream_holds_out_the_same_whatever_the_workers(tmp_path: Path) -> None:
+    make(tmp_path, counts={"train": 120}, files=3)
+    data = load(tmp_path, streaming=True)
+    names = {split: [row["name"] for row in rows] for split, rows in data.items()}
+    assert len(set().union(*names.values())) == sum(map(len, names.values())) == 120
+    assert 4 <= len(names["validation"]) <= 24
+    assert 4 <= len(names["test"]) <= 24
+    loaded = DataLoader(StreamingTrainSet(data["train"], transform()), batch_size=None, num_workers=2)
+    assert sorted(sample["name"] for sample in loaded) == sorted(names["train"])
+
+
+def test_a_test_without_labels_is_to_predict(tmp_path: Path) -> None:
+    make(tmp_path, counts={"train": 20, "val": 3})
+    make(tmp_path, convert=lambda _: None, counts={"test": 4})
+    for streaming in (False, True):
+        data = load(tmp_path, streaming=streaming)
+        assert set(data) == {"train", "validation", "test", "predict"}
+        assert [row["label"] for row in data["predict"]] == [None] * 4
+        assert len(list(data["test"])) == 3
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_reduced_labels(tmp_path: Path, streaming: bool) -> None:
+    truth = make(tmp_path)
+    (tmp_path / "id2label.json").write_text(json.dumps({"0": "road", "1": "car"}))
+    reduced = [np.where((ids == 0) | (ids == 255), 255, ids - 1) for ids in truth["validation"]]
+    assert_same(load(tmp_path, streaming=streaming, reduce_labels=True)["test"], reduced)
+
+
+def test_saved_to_disk(tmp_path: Path) -> None:
+    truth = make(tmp_path / "parquet")
+    datasets.load_dataset(str(tmp_path / "parquet")).save_to_disk(tmp_path / "arrow")
+    (tmp_path / "arrow" / "classes.txt").write_text("sky\nroad\ncar\n")
+    before = sorted(tmp_path.glob("arrow/**/*"))
+    for streaming in (False, True):
+        assert_same(load(tmp_path / "arrow", streaming=streaming)["test"], truth["validation"])
+    assert sorted(tmp_path.glob("arrow/**/*")) == before  # nothing is written into the user's folder
+
+
+def test_round_trip_of_what_load_dataset_gives(tmp_path: Path) -> None:
+    """As the Hub does it: parquet with the features in its metadata and the images' bytes inside."""
+    from tests.data.test_folder import make as make_folder
+
+    truth = make_folder(tmp_path / "folder")
+    data, _ = load_dataset(DataConfig(name="folder", root=tmp_path / "folder"))
+    (tmp_path / "hub").mkdir()
+    for split, rows in data.items():
+        table = datasets.table.embed_table_storage(rows.with_format("arrow")[:])
+        datasets.Dataset(table).to_parquet(tmp_path / "hub" / f"{split}-00000-of-00001.parquet")
+    (tmp_path / "folder" / "classes.txt").rename(tmp_path / "hub" / "classes.txt")
+    for path in (tmp_path / "folder").glob("**/*.jpg"):
+        path.unlink()
+    again, _ = load_dataset(DataConfig(name="hub", root=tmp_path / "hub"))
+    for split, rows in data.items():
+        assert list(again[split]["name"]) == list(rows["name"])
+        for row in again[split]:
+            np.testing.assert_array_equal(np.asarray(row["label"]), truth[row["name"]])
+            assert row["image"].size == row["label"].size
+
+
+def test_a_changed_mask_or_class_file_is_read_again(tmp_path: Path) -> None:
+    make(tmp_path, counts={"train": 20, "validation": 3})
+    load(tmp_path)
+    before = {path: path.stat() for path in tmp_path.glob("*.parquet")}
+    truth = make(tmp_path, counts={"validation": 3, "train": 20})  # other random ids, files of the same names
+    for path, state in before.items():
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))  # all that `datasets` itself looks at
+    assert_same(load(tmp_path)["test"], truth["validation"])
+    (tmp_path / "id2label.json").write_text(json.dumps({"0": "a", "1": "b"}))
+    assert "has 2 classes" in complaint(tmp_path) or "has the values [2]" in complaint(tmp_path)
+    (tmp_path / "id2label.json").write_text(json.dumps(CLASSES | {"2": "lorry"}))
+    assert load_dataset(config(tmp_path))[1].names[2] == "lorry"
+
+
+# --- what is wrong
+
+
+def wrong_row(root: Path, row: dict[str, Any]) -> None:
+    """A data set whose training row 3 is replaced."""
+    make(root)
+    path = root / "train-00000-of-00001.parquet"
+    rows = datasets.Dataset.from_parquet(str(path), keep_in_memory=True)
+    features = rows.features
+    changed = rows.cast_column("picture", datasets.Image(decode=False)).cast_column(
+        "annotation", datasets.Image(decode=False)
+    )
+    plain = changed.to_list()
+    plain[3] |= row
+    datasets.Dataset.from_list(plain, features=features).to_parquet(path)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"annotation": as_grey(np.full((10, 12), 7, np.uint8))}, "has the values [7] in 120 pixels"),
+        ({"annotation": encode(Image.new("RGB", (12, 10)))}, "is RGB with three equal channels"),
+        ({"annotation": as_grey(np.zeros((12, 10), np.uint8))}, "but its mask is 10x12"),
+        ({"annotation": {"bytes": b"<html>", "path": None}}, "The mask of"),
+        ({"annotation": None}, "there is no mask"),
+        ({"picture": {"bytes": b"<html>", "path": None}}, "cannot be read as an image"),
+    ],
+)
+def test_wrong_rows_are_named(tmp_path: Path, row: dict[str, Any], said: str) -> None:
+    wrong_row(tmp_path, row)
+    message = complaint(tmp_path)
+    assert said in message
+    assert f"{tmp_path}, split train, row 3" in message
+    with pytest.raises(UserError) as error:
+        list(load(tmp_path, streaming=True)["train"])
+    assert said in str(error.value)
+    assert f"{tmp_path}, split train, sample train-" in str(error.value)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_what_is_not_there(tmp_path: Path, streaming: bool) -> None:
+    make(tmp_path)
+    said = complaint(tmp_path, label_column="mask", streaming=streaming)
+    assert "no column 'mask'. Set data.label_column to one of id, picture, annotation" in said
+    said = complaint(tmp_path, image_column="id", streaming=streaming)
+    assert "the column 'id' holds Value('int64'), not images" in said
+    assert "data.subset" in complaint(tmp_path, subset="xx", streaming=streaming)
+    assert "no class file names.txt" in complaint(tmp_path, classes="names.txt")
+    (tmp_path / "train-00000-of-00001.parquet").unlink()
+    assert "has no train split (found: test)" not in (said := complaint(tmp_path, streaming=streaming))
+    assert "has no train split (found: validation)" in said
+    assert "is not a folder" in complaint(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="either data"):
+        load_dataset(DataConfig(name="hub"))
+
+
+def test_damaged_file(tmp_path: Path) -> None:
+    make(tmp_path)
+    path = tmp_path / "train-00000-of-00001.parquet"
+    path.write_bytes(path.read_bytes()[:-100])
+    said = complaint(tmp_path)
+    assert f"data.root={tmp_path} cannot be read" in said
+    assert "Are all its files there and whole?" in said
+
+
+def test_offline(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("a\nb\n")
+    with pytest.raises(UserError, match=r"data\.repo=owner/data: the Hub cannot be reached .*HF_HUB_OFFLINE"):
+        load_dataset(DataConfig(name="hub", repo="owner/data", classes=tmp_path / "classes.txt"))
+    with pytest.raises(UserError, match=r"data\.repo=owner/data: the Hub cannot be reached"):
+        load_dataset(DataConfig(name="hub", repo="owner/data", classes="id2label.json"))
+    with pytest.raises(UserError, match=r"needs data\.classes"):
+        load_dataset(DataConfig(name="hub", repo="owner/data"))
+
+
+LOAD = """
+import json, sys, hfseg, numpy as np
+for options in map(json.loads, sys.argv[1:]):
+    try:
+        data, _ = hfseg.load_dataset(hfseg.DataConfig(**options))
+        print(json.dumps([np.asarray(row["label"]).tolist() for row in data["test"]]))
+    except hfseg.UserError as error:
+        print(json.dumps(str(error)))
+"""
+
+
+def test_a_repository(tmp_path: Path) -> None:
+    """The real client against a loopback Hub, in a process of its own: it reads the Hub's address when imported."""
+    truth = make(tmp_path / "repo")
+    options = {"name": "hub", "repo": REPO, "image_column": "picture", "label_column": "annotation"}
+    options |= {"classes": "id2label.json"}
+    local = {"classes": str(tmp_path / "repo" / "id2label.json")}
+    changes: list[dict[str, Any]] = [
+        {}, {"streaming": True}, {"revision": COMMIT}, {"classes": "no.txt"}, {"subset": "none"},
+        {"revision": "no-branch"}, {"repo": "owner/missing"}, {"repo": GATED},
+        {"revision": "no-branch"} | local, {"repo": "owner/missing"} | local, {"repo": GATED} | local,
+    ]  # fmt: skip
+    environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
+    with serve(tmp_path / "repo") as address:
+        command = [sys.executable, "-c", LOAD, *(json.dumps(options | change) for change in changes)]
+        result = subprocess.run(command, env=environment | {"HF_ENDPOINT": address}, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    plain, streamed, pinned, *said = map(json.loads, result.stdout.splitlines())
+    assert plain == streamed == pinned == [ids.tolist() for ids in truth["validation"]]
+    assert said[0] == "data.classes=no.txt is neither a local file nor in owner/data."
+    assert "data.subset=none: BuilderConfig 'none' not found" in said[1]
+    for revision, missing, gated in (said[2:5], said[5:]):
+        assert "data.repo=owner/data has no data.revision=no-branch" in revision
+        assert "data.repo=owner/missing is not on the Hub, or private or gated" in missing
+        assert "data.repo=owner/gated is not on the Hub, or private or gated" in gated
+
+
+# --- samples of a stream
+
+
+def transform() -> TrainTransform:
+    return TrainTransform(TransformsConfig(size=32), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+
+
+def collect(stream: StreamingTrainSet, workers: int = 0, epoch: int = 0) -> dict[str, torch.Tensor]:
+    stream.set_epoch(epoch)
+    loader = DataLoader(stream, batch_size=None, num_workers=workers)
+    return {sample["name"]: sample["pixel_values"] for sample in loader}
+
+
+def test_pixels_of_a_stream_depend_on_seed_epoch_and_name(tmp_path: Path) -> None:
+    make(tmp_path, files=2)
+    data = load(tmp_path, streaming=True)["train"]
+    first = collect(StreamingTrainSet(data, transform(), seed=1))
+    again = collect(StreamingTrainSet(data, transform(), seed=1), workers=2)
+    assert first.keys() == again.keys()
+    assert all(first[name].equal(again[name]) for name in first)
+    for other in (
+        collect(StreamingTrainSet(data, transform(), seed=1), epoch=1),
+        collect(StreamingTrainSet(data, transform(), seed=2)),
+    ):
+        assert first.keys() == other.keys()
+        assert list(first) != list(other)
+        assert not any(first[name].equal(other[name]) for name in first)
+
+
+def test_evaluation_of_a_stream_leaves_labels_alone(tmp_path: Path) -> None:
+    truth = make(tmp_path)
+    data = load(tmp_path, streaming=True)["test"]
+    samples = list(StreamingEvalSet(data, SegformerImageProcessor(size={"height": 32, "width": 48})))
+    assert [sample["labels"].numpy().tolist() for sample in samples] == [ids.tolist() for ids in truth["validation"]]
+    assert samples[0]["pixel_values"].shape == (3, 32, 48)
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    root = tmp_path_factory.mktemp("hub")
+    make(root, files=2)
+    data = {"name": "hub", "root": str(root), "image_column": "picture", "label_column": "annotation"}
+    train = {"max_steps": 8, "per_device_train_batch_size": 8, "eval_strategy": "steps", "save_strategy": "steps",
+             "eval_steps": 8, "save_steps": 8, "logging_steps": 4}  # fmt: skip
+    return {"name": "r", "transforms": {"size": 32}, "eval": {"size": 32}, "data": data, "train": train}
+
+
+def test_a_run_on_a_stream_scores_every_pixel_once(settings: dict[str, Any], tmp_path: Path) -> None:
+    """Several epochs; the score of the same weights is that of the run that does not stream."""
+    tree = settings | {"output_dir": str(tmp_path / "streamed"), "data": settings["data"] | {"streaming": True}}
+    streamed = run(RunConfig.from_tree(tree, "test"))
+    assert (tmp_path / "streamed" / "figures" / "predictions.png").exists()
+    model = {"init": str(tmp_path / "streamed" / "model")}
+    tree = settings | {"output_dir": str(tmp_path / "eager"), "model": model}
+    eager = run(RunConfig.from_tree(tree, "test"), eval_only=True)
+    assert streamed["test_mean_iou"] == pytest.approx(eager["test_mean_iou"], abs=1e-12)
+    assert streamed["test_loss"] == pytest.approx(eager["test_loss"], rel=1e-5)
+
+
+def test_a_stream_needs_max_steps(settings: dict[str, Any], tmp_path: Path) -> None:
+    tree = settings | {"output_dir": str(tmp_path / "r"), "data": settings["data"] | {"streaming": True}, "train": {}}
+    with pytest.raises(UserError, match=r"train\.max_steps must say how long"):
+        run(RunConfig.from_tree(tree, "test"))
