@@ -6,6 +6,7 @@ Importing it registers the model types with transformers' Auto classes.
 from hfseg.auto import register
 from hfseg.config import DataConfig, RunConfig, TransformsConfig
 from hfseg.data import EvalSet, SegCollator, TrainSet, TrainTransform, load_dataset
+from hfseg.doctor import check
 from hfseg.errors import UserError
 from hfseg.labels import LabelSet
 from hfseg.metrics import SegMetrics
@@ -33,6 +34,7 @@ __all__ = [
     "TrainTransform",
     "TransformsConfig",
     "UserError",
+    "check",
     "load_dataset",
     "predict",
     "run",

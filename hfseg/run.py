@@ -15,7 +15,7 @@ from rich.table import Table
 from transformers import BaseImageProcessor, PreTrainedModel, SegformerImageProcessor, TrainingArguments, set_seed
 
 from hfseg.config import RunConfig
-from hfseg.data import SegCollator, TrainTransform, eval_set, load_dataset, some_rows, train_set
+from hfseg.data import SegCollator, TrainTransform, check_data, eval_set, load_dataset, some_rows, train_set
 from hfseg.errors import UserError
 from hfseg.labels import LabelSet
 from hfseg.metrics import SegMetrics, best_constant_mean_iou, flat_metrics
@@ -73,6 +73,8 @@ def run(config: RunConfig, resume: bool = False, eval_only: bool = False) -> dic
     if resume or eval_only:
         check_same_run(config, eval_only)
     set_seed(config.seed)
+    if not eval_only and not config.data.streaming:
+        check_quickly(config, quiet=args.process_index > 0)
     data, labels = load_dataset(config.data)
     check_against_labels(config, args, labels)
     processor = SegformerImageProcessor(size={"height": config.eval_size, "width": config.eval_size})
@@ -94,6 +96,18 @@ def run(config: RunConfig, resume: bool = False, eval_only: bool = False) -> dic
         write_card(config.output_dir)
         print_table(per_class, metrics)
     return metrics
+
+
+def check_quickly(config: RunConfig, quiet: bool) -> None:
+    """A look at some of the masks, before anything takes long; prints warnings.
+
+    Raises:
+        UserError: the data has errors.
+    """
+    report = check_data(config.data, quick=True)
+    report.raise_errors()
+    if not quiet:
+        report.print_findings(Console())
 
 
 def training_arguments(config: RunConfig) -> TrainingArguments:

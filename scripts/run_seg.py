@@ -2,6 +2,7 @@
 
     python scripts/run_seg.py --config configs/quickstart.yaml
     python scripts/run_seg.py --config configs/pets/segformer_b0.yaml data.root=~/data/pets train.max_steps=1000
+    python scripts/run_seg.py --config configs/pets/segformer_b0.yaml --check
 
 Exit codes: 0 done; 2 something you can fix, said in one message; 130 interrupted; anything else is a bug of hfseg.
 """
@@ -17,6 +18,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--config", required=True, metavar="FILE", help="YAML file of the run, see configs/")
     mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--check", action="store_true", help="look for mistakes in all of the data; do not train")
     mode.add_argument("--eval-only", action="store_true", help="score the saved model; do not train")
     mode.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
     parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="change single keys of the config")
@@ -25,11 +27,14 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> int:
     arguments = parse_arguments()  # before anything heavy is imported: --help answers at once
-    from hfseg import RunConfig, UserError, run
+    from hfseg import RunConfig, UserError, check, run
 
     try:
         config = RunConfig.load(arguments.config, arguments.overrides)
-        run(config, resume=arguments.resume, eval_only=arguments.eval_only)
+        if arguments.check:
+            check(config).raise_errors()
+        else:
+            run(config, resume=arguments.resume, eval_only=arguments.eval_only)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -15,7 +15,7 @@ LAYERS = (
     {"labels", "config", "confusion"},
     {"models", "data", "metrics"},
     {"auto", "trainer", "predict", "report", "provenance", "model_card"},
-    {"run"},
+    {"run", "doctor"},
 )
 
 

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
+from hfseg.data.files import UNREADABLE
 from hfseg.errors import UserError
 
 REDUCTIONS = (8, 4, 2)  # what the JPEG format can be decoded at, besides its full size
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 class Row(Protocol):

@@ -11,6 +11,8 @@ from PIL import Image, ImageOps
 
 from hfseg.errors import UserError
 
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises on damaged files
+
 
 def open_image(file: Path | BytesIO, where: str = "") -> Image.Image:
     """Decodes a file completely, the right way up as `datasets` will: what is broken must not stop a training.
@@ -29,7 +31,7 @@ def open_image(file: Path | BytesIO, where: str = "") -> Image.Image:
         ImageOps.exif_transpose(image, in_place=True)
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing. Restore it.") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{path} cannot be read as an image ({error}). Restore it from where it came.") from error
     return image
 

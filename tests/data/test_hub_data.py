@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from transformers import SegformerImageProcessor
 
 from hfseg import DataConfig, RunConfig, TransformsConfig, UserError, load_dataset, run
+from hfseg.data.check import check_data
 from hfseg.data.streaming import StreamingEvalSet, StreamingTrainSet
 from hfseg.data.transforms import TrainTransform
 from tests.data.hub_reader import COMMIT, GATED, REPO, serve
@@ -202,6 +203,15 @@ def test_round_trip_of_what_load_dataset_gives(tmp_path: Path) -> None:
         for row in again[split]:
             np.testing.assert_array_equal(np.asarray(row["label"]), truth[row["name"]])
             assert row["image"].size == row["label"].size
+
+
+def test_the_doctor_reads_rows_and_refuses_streams(tmp_path: Path) -> None:
+    make(tmp_path)
+    report = check_data(config(tmp_path))
+    assert report.num_checked == sum(report.num_samples.values()) > 0
+    assert not report.errors
+    with pytest.raises(UserError, match="stream cannot be checked"):
+        check_data(config(tmp_path, streaming=True))
 
 
 def test_a_changed_mask_or_class_file_is_read_again(tmp_path: Path) -> None:
