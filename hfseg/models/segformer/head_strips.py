@@ -7,7 +7,7 @@ Written with modules, every arrow is a tensor of (B, H/4, W/4, D) that is alloca
 keeps x and a mask, whose backward pass makes everything else again from the logits' small gradient.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,35 +63,31 @@ class Upsampling:
         gradient.index_add_(1, self.upper[rows], strip - lower)
 
 
-@dataclass(frozen=True)
 class Norm:
     """BatchNorm with batch statistics, all (D) and at least fp32; `variance` is the biased one."""
 
-    gamma: torch.Tensor
-    beta: torch.Tensor
-    mean: torch.Tensor
-    variance: torch.Tensor
-    eps: float
-
-    @property
-    def inverse(self) -> torch.Tensor:
-        return torch.rsqrt(self.variance + self.eps)
+    def __init__(
+        self, gamma: torch.Tensor, beta: torch.Tensor, mean: torch.Tensor, variance: torch.Tensor, eps: float
+    ) -> None:
+        self.gamma, self.beta, self.mean = gamma, beta, mean
+        self.inverse = torch.rsqrt(variance + eps)
+        self.scale = gamma * self.inverse
+        self.shift = beta - mean * self.scale
+        self.centre = -mean * self.inverse
 
     def normalise(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.addcmul(-self.mean * self.inverse, x, self.inverse)
+        return torch.addcmul(self.centre, x, self.inverse)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        scale = self.gamma * self.inverse
-        return torch.addcmul(self.beta - self.mean * scale, x, scale)
+        return torch.addcmul(self.shift, x, self.scale)
 
     def input_gradient(
-        self, gradient: torch.Tensor, x: torch.Tensor, grad_gamma: torch.Tensor, grad_beta: torch.Tensor, count: int
-    ) -> torch.Tensor:
-        """gamma / std * (gradient - mean(gradient) - normalised x * mean(gradient * normalised x))"""
-        scale = self.gamma * self.inverse
-        slope = -scale * self.inverse * grad_gamma / count
-        offset = -scale * grad_beta / count - slope * self.mean
-        return torch.addcmul(torch.addcmul(offset, x, slope), gradient, scale)
+        self, grad_gamma: torch.Tensor, grad_beta: torch.Tensor, count: int
+    ) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+        """Of gradient and x: gamma / std * (gradient - mean(gradient) - normalised * mean(gradient * normalised))."""
+        slope = -self.scale * self.inverse * grad_gamma / count
+        offset = -self.scale * grad_beta / count - slope * self.mean
+        return lambda gradient, x: torch.addcmul(torch.addcmul(offset, x, slope), gradient, self.scale)
 
 
 class StripHead(torch.autograd.Function):
@@ -130,6 +126,7 @@ class StripHead(torch.autograd.Function):
         upsamplings = [Upsampling.of(small, shape[1]) for small in smalls]
         keep_x = gamma is not None or need_gradient
         x = tokens.new_empty(shape if keep_x else 0)
+        in_place = keep_x and x.dtype == wide
         logits = tokens.new_empty(*shape[:3], len(class_weight))
 
         def classify(part: torch.Tensor, images: slice, rows: slice) -> None:
@@ -138,10 +135,14 @@ class StripHead(torch.autograd.Function):
 
         means, squares, counts = [], [], []
         for images, rows in _strips(shape):
-            part = F.linear(tokens[images, rows], weight).to(wide)
+            if in_place:  # what `classify` does to x then, the backward pass does not mind
+                part = x[images, rows]
+                torch.mm(tokens[images, rows].flatten(0, 2), weight.T, out=part.flatten(0, 2))
+            else:
+                part = F.linear(tokens[images, rows], weight).to(wide)
             for small, upsampling in zip(smalls, upsamplings, strict=True):
                 part += upsampling.forward(small[images], rows, shape[2])
-            if keep_x:
+            if keep_x and not in_place:
                 x[images, rows] = part
             if gamma is None:
                 classify(part, images, rows)
@@ -167,7 +168,7 @@ class StripHead(torch.autograd.Function):
         x, tokens, weight, gamma, beta, class_weight, keep, mean, variance = ctx.saved_tensors
         shape, wide = x.shape, torch.promote_types(x.dtype, torch.float32)
         norm = None if gamma is None else Norm(gamma, beta, mean, variance, ctx.eps)
-        grad_gamma = grad_beta = torch.empty(0)
+        grad_gamma = grad_beta = through_norm = None
         grad_class_weight = torch.zeros_like(class_weight, dtype=wide)
         if norm is not None:
             # The norm's mean and variance depend on every pixel: its sums come first. With M the pixels that ReLU and
@@ -183,6 +184,7 @@ class StripHead(torch.autograd.Function):
                 passed_x += transposed @ normalised.mul_(mask).flatten(0, 2)
             grad_beta, grad_gamma = (class_weight * passed).sum(0), (class_weight * passed_x).sum(0)
             grad_class_weight = norm.gamma * passed_x + norm.beta * passed
+            through_norm = norm.input_gradient(grad_gamma, grad_beta, shape[:3].numel())
         grad_tokens, grad_weight = torch.empty_like(tokens), torch.zeros_like(weight, dtype=wide)
         grad_smalls = [x.new_zeros(small_shape, dtype=wide) for small_shape in ctx.small_shapes]
         for images, rows in _strips(shape):
@@ -192,11 +194,11 @@ class StripHead(torch.autograd.Function):
             gradient = torch.ops.aten.threshold_backward(gradient, output, 0)
             if keep is not None:
                 gradient.mul_(keep[images, rows].to(wide))
-            if norm is None:
+            if through_norm is None:
                 output = output.relu() if keep is None else output.relu().mul_(keep[images, rows].to(wide))
                 grad_class_weight += small_gradient.flatten(0, 2).T.to(wide) @ output.flatten(0, 2)
             else:
-                gradient = norm.input_gradient(gradient, part, grad_gamma, grad_beta, shape[:3].numel())
+                gradient = through_norm(gradient, part)
             narrow = gradient.to(x.dtype)
             grad_tokens[images, rows] = F.linear(narrow, weight.T)
             grad_weight += narrow.flatten(0, 2).T @ tokens[images, rows].flatten(0, 2)
@@ -205,8 +207,8 @@ class StripHead(torch.autograd.Function):
         return (
             grad_tokens,
             grad_weight.to(weight.dtype),
-            None if norm is None else grad_gamma,
-            None if norm is None else grad_beta,
+            grad_gamma,
+            grad_beta,
             grad_class_weight.to(class_weight.dtype),
             grad_logits.sum((0, 1, 2)),
             None,
