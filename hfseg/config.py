@@ -1,46 +1,17 @@
 """RunConfig: one typed, strict tree for a run, from YAML and `key.sub=value`. Imports no torch."""
 
-import difflib
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hfseg.errors import UserError
-
-# What `train:` may not set, because the run does.
-RESERVED_TRAIN_KEYS = {
-    "output_dir": "set `output_dir` at the top level",
-    "seed": "set `seed` at the top level",
-    "label_names": "hfseg sets it",
-    "remove_unused_columns": "hfseg sets it",
-    "do_train": "use --eval-only",
-    "resume_from_checkpoint": "use --resume",
-    "label_smoothing_factor": "set `loss.label_smoothing`",
-    "prediction_loss_only": "evaluation always counts",
-    "bf16_full_eval": "evaluation runs in the precision of the training",
-    "fp16_full_eval": "evaluation runs in the precision of the training",
-    "neftune_noise_alpha": "it is for language models",
-    "hub_token": "log in with `hf auth login`; a token does not belong in a config",
-    "push_to_hub": "publishing is not available yet",
-}
-# Strict: a string that looks like a number would be checked as one and then passed on as a string.
-TRAIN_TYPES = ConfigDict(arbitrary_types_allowed=True, strict=True, allow_inf_nan=False)
-# Lower bounds that TrainingArguments itself does not check.
-TRAIN_MINIMUM = {
-    "per_device_train_batch_size": 1,
-    "per_device_eval_batch_size": 1,
-    "gradient_accumulation_steps": 1,
-    "learning_rate": 0,
-    "weight_decay": 0,
-    "dataloader_num_workers": 0,
-    "num_train_epochs": 0,
-}
+from hfseg.train_keys import nearest, train_problems
 
 
 class Section(BaseModel):
@@ -300,7 +271,7 @@ class RunConfig(Section):
             problems += [_explain(item["loc"], item["type"], item["msg"], item["input"]) for item in error.errors()]
         train = tree.get("train")
         if isinstance(train, dict):
-            problems += _train_problems(train)
+            problems += train_problems(train)
         if problems or config is None:
             raise UserError("\n".join([f"{source}: {len(problems)} problem(s) in the config", *problems]))
         return config
@@ -354,7 +325,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
 def _explain(loc: tuple[int | str, ...], kind: str, message: str, value: Any) -> str:
     key = ".".join(str(part) for part in loc)
     if kind == "extra_forbidden":
-        return f"  {key}: unknown key.{_nearest(str(loc[-1]), _known_keys(loc[:-1]))}"
+        return f"  {key}: unknown key.{nearest(str(loc[-1]), _known_keys(loc[:-1]))}"
     if kind == "missing":
         return f"  {key}: this key is required."
     return f"  {key}: {message.removeprefix('Value error, ')} (got {value!r})"
@@ -378,37 +349,3 @@ def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
         kinds = (section.model_fields[part].annotation, *get_args(section.model_fields[part].annotation))
         section = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
     return list(section.model_fields)
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    known = list(known)
-    close = difflib.get_close_matches(word, known, n=1)
-    if close:
-        return f" Did you mean `{close[0]}`?"
-    return f" Known here: {', '.join(known)}." if len(known) < 20 else ""
-
-
-def _train_problems(train: dict[str, Any]) -> list[str]:
-    """Checks names and types of `train:` against the TrainingArguments that are installed."""
-    from dataclasses import fields
-    from typing import get_type_hints
-
-    from transformers import TrainingArguments  # imports torch: here, and only for a tree that has this section
-
-    hints = get_type_hints(TrainingArguments)
-    known = {field.name: hints[field.name] for field in fields(TrainingArguments) if field.init}
-    problems = []
-    for key, value in train.items():
-        if key in RESERVED_TRAIN_KEYS:
-            problems.append(f"  train.{key}: may not be set here; {RESERVED_TRAIN_KEYS[key]}.")
-        elif key not in known:
-            problems.append(f"  train.{key}: not a key of transformers.TrainingArguments.{_nearest(str(key), known)}")
-        else:
-            try:
-                checked = TypeAdapter(known[key], config=TRAIN_TYPES).validate_python(value)
-            except ValidationError as error:
-                problems.append(f"  train.{key}: {error.errors()[0]['msg']} (got {value!r})")
-            else:
-                if key in TRAIN_MINIMUM and checked is not None and checked < TRAIN_MINIMUM[key]:
-                    problems.append(f"  train.{key}: must be at least {TRAIN_MINIMUM[key]} (got {value!r})")
-    return problems

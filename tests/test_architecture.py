@@ -11,7 +11,7 @@ from tests.conftest import REPOSITORY
 
 # Each layer may import the ones before it, not its neighbours and not the ones after it.
 LAYERS = (
-    {"errors"},
+    {"errors", "train_keys"},
     {"labels", "config", "confusion"},
     {"models", "data", "metrics"},
     {"auto", "trainer", "predict", "report", "provenance", "model_card"},
