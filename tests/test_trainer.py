@@ -247,6 +247,6 @@ def test_fcn_is_scored_fused_and_stays_as_it_is(bf16: bool, tmp_path: Path, labe
         for sample in trainer.eval_dataset:
             logits = model.eval()(pixel_values=sample["pixel_values"][None]).logits.float()
             large = F.interpolate(logits, size=sample["labels"].shape, mode="bilinear")
-            total += float(F.cross_entropy(large, sample["labels"][None], ignore_index=255, reduction="sum"))
+            total += float(F.cross_entropy(large, sample["labels"][None].long(), ignore_index=255, reduction="sum"))
             valid += int((sample["labels"] != 255).sum())
     assert scored == pytest.approx(total / valid, rel=0.03 if bf16 else 1e-4)
