@@ -97,12 +97,23 @@ class FreezeStages(Section):
 
 
 class ModelConfig(Section):
-    """Which model, from which weights: `init` null is from scratch, otherwise a folder or a Hub id."""
+    """Which model, from which weights: `init` null is from scratch, otherwise a folder or a Hub id.
+
+    `auto` is any semantic segmentation model of transformers, as `init` describes it; `size` is for the others.
+    """
 
     type: Literal["segformer", "fcn", "auto"] = "segformer"
     size: str = "b0"
     init: str | None = Field(None, min_length=1)
     freeze: Literal["none", "encoder"] | FreezeStages = "none"
+
+    @model_validator(mode="after")
+    def _belongs(self) -> "ModelConfig":
+        if self.type == "auto" and self.init is None:
+            raise ValueError("`type: auto` needs `init`, a folder or a Hub id with the model's config and weights")
+        if self.type == "auto" and self.size != type(self).model_fields["size"].default:
+            raise ValueError("`size` is for segformer and fcn: with `type: auto` the checkpoint says it")
+        return self
 
 
 class LossConfig(Section):
@@ -152,15 +163,41 @@ class OptimConfig(Section):
 class EvalConfig(Section):
     """How images reach the model in evaluation; labels keep their native size in every mode.
 
-    `resize` brings each image to `size` x `size` (default: `transforms.size`), the saved image processor's size too.
+    `resize` brings each image to `size` x `size` (default: `transforms.size`; for `model.type: auto` what the model's
+    own image processor says), which is the saved image processor's size too. `whole` takes each image as it is.
+    `slide` takes windows of `crop` x `crop` pixels, one every `stride` pixels, and averages their logits.
+
+    `scales` and `flip` average the probabilities over the image resized by each factor, and mirrored.
     """
 
     mode: Literal["resize", "whole", "slide"] = "resize"
     size: int | None = Field(None, ge=32)
     crop: int | None = Field(None, ge=32)
     stride: int | None = Field(None, ge=1)
-    scales: tuple[float, ...] = (1.0,)
+    scales: tuple[Annotated[float, Field(gt=0, le=16)], ...] = Field((1.0,), min_length=1)
     flip: bool = False
+
+    @model_validator(mode="after")
+    def _belongs(self) -> "EvalConfig":
+        if self.mode == "slide" and (self.crop is None or self.stride is None):
+            raise ValueError("`mode: slide` needs `crop` and `stride`, such as 1024 and 768")
+        if self.mode != "slide" and not (self.crop is None and self.stride is None):
+            raise ValueError(f"`crop` and `stride` are for `mode: slide`: they mean nothing for {self.mode}")
+        if self.mode != "resize" and self.size is not None:
+            raise ValueError(f"`size` is for `mode: resize`: {self.mode} takes images at their native size")
+        if self.crop is not None and self.stride is not None and self.stride > self.crop:
+            raise ValueError(f"`stride` {self.stride} is larger than `crop` {self.crop}: pixels would be left out")
+        return self
+
+    @property
+    def is_native(self) -> bool:
+        """Whether images keep their own size."""
+        return self.mode != "resize"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether one pass over the image, as it comes from the processor, is all."""
+        return self.mode != "slide" and self.scales == (1.0,) and not self.flip
 
 
 class HubConfig(Section):
@@ -183,14 +220,8 @@ class StudyConfig(Section):
 # Keys of the tree whose feature is still to come, with the values that work today. Asking for more is an error now
 # rather than a setting that silently does nothing.
 AVAILABLE: dict[str, tuple[Any, ...]] = {
-    "model.type": ("segformer", "fcn"),
     "optim.layer_decay": (None,),
     "optim.ema": (None,),
-    "eval.mode": ("resize",),
-    "eval.crop": (None,),
-    "eval.stride": (None,),
-    "eval.scales": ((1.0,),),
-    "eval.flip": (False,),
     "hub.repo": (None,),
     "hub.revision": (None,),
     "hub.create_pr": (False,),

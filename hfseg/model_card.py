@@ -90,9 +90,10 @@ def _metadata(config: dict[str, Any], metrics: dict[str, Any], base_model: str |
 
 def _summary(config: dict[str, Any], provenance: dict[str, Any], note: str | None) -> str:
     start = f"from `{config['model']['init']}`" if config["model"]["init"] else "from scratch"
-    family = {"segformer": "SegFormer", "fcn": "FCN"}[config["model"]["type"]]
+    family = {"segformer": "SegFormer-", "fcn": "FCN-"}.get(config["model"]["type"])
+    network = family + config["model"]["size"].upper() if family else "A model of transformers"
     text = (
-        f"{family}-{config['model']['size'].upper()} ({provenance['num_parameters']:,} parameters), trained {start} "
+        f"{network} ({provenance['num_parameters']:,} parameters), trained {start} "
         f"on {DATA_SETS[config['data']['name']][0]} with hfseg {provenance['versions']['hfseg']}."
     )
     return f"{text}\n\n**{note}**" if note else text

@@ -1,18 +1,19 @@
 """predict(model, images): class ids at the images' own size."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from transformers import BaseImageProcessor, PreTrainedModel, SegformerImageProcessor
 
+from hfseg.config import EvalConfig
 from hfseg.errors import UserError
 from hfseg.models.inference import inference_copy
+from hfseg.models.windows import Rows, Whole, forward_logits, logit_strips, views
 
 ImageLike = str | Path | Image.Image | NDArray[np.uint8]
 
@@ -24,6 +25,7 @@ def predict(
     processor: BaseImageProcessor | None = None,
     batch_size: int = 8,
     return_probabilities: bool = False,
+    eval: EvalConfig | None = None,
 ) -> Any:
     """Segments images as the evaluation does.
 
@@ -33,6 +35,8 @@ def predict(
         processor: the image processor; by default the one in the folder or repository that the model came from.
         batch_size: images per forward pass.
         return_probabilities: also return the softmax over classes.
+        eval: the mode, as in the evaluation; by default one pass. In `resize` the size is the processor's, and a
+            processor that does not resize makes it `whole`. `whole` and `slide` take the images one by one.
 
     Returns:
         A list of class id arrays (H, W), uint8 (int32 for more than 256 classes), one for each image. With
@@ -48,19 +52,32 @@ def predict(
     network = inference_copy(model) or model
     masks: list[NDArray[Any]] = []
     probabilities: list[NDArray[np.float32]] = []
+    options = eval or EvalConfig()
+    is_native = options.is_native or not processor.do_resize
+    batch_size = 1 if is_native else batch_size
     for start in range(0, len(images), batch_size):
         batch = [read_image(image) for image in images[start : start + batch_size]]
-        pixel_values = processor(images=batch, return_tensors="pt")["pixel_values"]
-        logits = network(pixel_values=pixel_values.to(model.device, model.dtype))["logits"].float()
-        for small, image in zip(logits, batch, strict=True):
-            large = F.interpolate(small[None], size=(image.height, image.width), mode="bilinear", align_corners=False)[
-                0
-            ]
-            ids = large.max(dim=0).indices.cpu().numpy()
-            masks.append(ids.astype(np.uint8 if len(large) <= 256 else np.int32))
+        inputs = processor(images=batch, return_tensors="pt", do_resize=not is_native)
+        pixel_values = inputs["pixel_values"].to(model.device, model.dtype)
+        if options.is_plain:
+            sources: Iterable[list[Rows]] = ([Whole(small)] for small in forward_logits(network, pixel_values))
+        else:
+            sources = (views(network, pixels[None], options) for pixels in pixel_values)
+        for rows, image in zip(sources, batch, strict=True):
+            strips = logit_strips(rows, (image.height, image.width))
+            parts = [_ids_and_probabilities(strip, return_probabilities) for strip in strips]
+            masks.append(np.concatenate([ids for ids, _ in parts]))
             if return_probabilities:
-                probabilities.append(large.softmax(dim=0).cpu().numpy())
+                probabilities.append(np.concatenate([values for _, values in parts], axis=1))
     return (masks, probabilities) if return_probabilities else masks
+
+
+def _ids_and_probabilities(
+    logits: torch.Tensor, with_probabilities: bool
+) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
+    """Of one strip (K, rows, width)."""
+    ids = logits.max(dim=0).indices.cpu().numpy().astype(np.uint8 if len(logits) <= 256 else np.int32)
+    return ids, logits.softmax(dim=0).float().cpu().numpy() if with_probabilities else None
 
 
 def read_image(image: ImageLike) -> Image.Image:

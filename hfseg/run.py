@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from transformers import BaseImageProcessor, PreTrainedModel, SegformerImageProcessor, TrainingArguments, set_seed
+from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments, set_seed
 
 from hfseg.config import RunConfig
 from hfseg.data import SegCollator, TrainTransform, check_data, eval_set, load_dataset, some_rows, train_set
@@ -20,7 +20,7 @@ from hfseg.errors import UserError
 from hfseg.labels import LabelSet
 from hfseg.metrics import SegMetrics, best_constant_mean_iou, flat_metrics
 from hfseg.model_card import write_card
-from hfseg.models.loading import load_model
+from hfseg.models.loading import load_model, load_processor
 from hfseg.predict import predict
 from hfseg.provenance import Provenance
 from hfseg.report import Example, plot_curves, plot_predictions
@@ -77,9 +77,10 @@ def run(config: RunConfig, resume: bool = False, eval_only: bool = False) -> dic
         check_quickly(config, quiet=args.process_index > 0)
     data, labels = load_dataset(config.data)
     check_against_labels(config, args, labels)
-    processor = SegformerImageProcessor(size={"height": config.eval_size, "width": config.eval_size})
     saved = config.output_dir / "model"
-    model = load_model(config.model, labels, str(saved) if eval_only and saved.is_dir() else None)
+    source = str(saved) if eval_only and saved.is_dir() else None
+    processor = load_processor(config, source)
+    model = load_model(config.model, labels, source)
     trainer = build_trainer(config, args, model, processor, data, labels)
     provenance = Provenance.of_this_process(config, model.num_parameters())
     is_told = eval_only and (config.output_dir / "provenance.json").exists()  # by the training
@@ -242,9 +243,10 @@ def build_trainer(
         args=args,
         labels=labels,
         loss=config.loss,
+        evaluation=config.eval,
         head_lr_factor=config.optim.head_lr_factor,
         train_dataset=train_set(data["train"], transform, config.seed, config.data.cache),
-        eval_dataset=eval_set(data["validation"], processor, config.data.cache),
+        eval_dataset=eval_set(data["validation"], processor, config.data.cache, config.eval.is_native),
         data_collator=SegCollator(labels),
         compute_metrics=SegMetrics(labels),
         processing_class=processor,
@@ -296,9 +298,9 @@ def evaluate(
     """
     metrics: dict[str, Any] = {}
     per_class = {}
-    processor = trainer.eval_dataset.processor
+    processor, native = trainer.eval_dataset.processor, trainer.eval_dataset.native
     for prefix, split in splits.items():
-        metrics |= trainer.evaluate(eval_set(split, processor), metric_key_prefix=prefix)
+        metrics |= trainer.evaluate(eval_set(split, processor, native=native), metric_key_prefix=prefix)
         counts = trainer.compute_metrics
         constant, score = best_constant_mean_iou(counts.confusion.sum(1))
         metrics[f"{prefix}_constant_mean_iou"] = score
@@ -319,7 +321,7 @@ def draw_figures(config: RunConfig, trainer: SegTrainer, validation: datasets.Da
     folder = config.output_dir / "figures"
     plot_curves(read_history(config.output_dir / "history.jsonl"), folder / "curves.png")
     rows = some_rows(validation, NUM_EXAMPLES)
-    predictions = predict(trainer.model, [row["image"] for row in rows], trainer.processing_class)
+    predictions = predict(trainer.model, [row["image"] for row in rows], trainer.processing_class, eval=config.eval)
     examples = []
     for row, prediction in zip(rows, predictions, strict=True):
         label = np.asarray(row["label"])

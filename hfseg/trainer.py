@@ -12,15 +12,21 @@ from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.modeling_outputs import SemanticSegmenterOutput
 
-from hfseg.config import LossConfig
+from hfseg.config import EvalConfig, LossConfig
 from hfseg.data.samples import normalise
 from hfseg.errors import UserError
 from hfseg.labels import LabelSet
 from hfseg.metrics import SegMetrics, compute_from_confusion
+from hfseg.models.auto_model import reload
+from hfseg.models.fcn import HfsegFCNForSemanticSegmentation
+from hfseg.models.freezing import encoder_name
 from hfseg.models.inference import inference_copy
-from hfseg.models.loss import PLAIN, segmentation_loss
+from hfseg.models.loss import PLAIN, SegmentationLoss, segmentation_loss
+from hfseg.models.segformer import HfsegSegformerForSemanticSegmentation
+from hfseg.models.windows import forward_logits, score_image, views
 
 Batch = dict[str, torch.Tensor]
+ONE_PASS = EvalConfig()
 
 
 class SegTrainer(Trainer):
@@ -37,6 +43,7 @@ class SegTrainer(Trainer):
     Args:
         labels: the classes.
         loss: options of the training loss; evaluation always reports plain cross-entropy.
+        evaluation: how evaluation runs; `whole` and `slide` want an `EvalSet(native=True)`.
         head_lr_factor: learning rate of everything outside the encoder, in multiples of `learning_rate`.
         trainer_arguments: those of `transformers.Trainer`, unchanged; `data_collator` should be a `SegCollator`,
             `compute_metrics` is a `SegMetrics(labels)` unless given.
@@ -47,10 +54,17 @@ class SegTrainer(Trainer):
     optimizer: torch.optim.Optimizer | None
 
     def __init__(
-        self, *, labels: LabelSet, loss: LossConfig = PLAIN, head_lr_factor: float = 1.0, **trainer_arguments: Any
+        self,
+        *,
+        labels: LabelSet,
+        loss: LossConfig = PLAIN,
+        evaluation: EvalConfig = ONE_PASS,
+        head_lr_factor: float = 1.0,
+        **trainer_arguments: Any,
     ) -> None:
         self.labels = labels
         self.loss = loss
+        self.evaluation = evaluation
         self.head_lr_factor = head_lr_factor
         trainer_arguments.setdefault("compute_metrics", SegMetrics(labels))
         # With a `compute_loss_func`, Trainer leaves labels out of the model's call and our sum / count unscaled.
@@ -155,19 +169,48 @@ class SegTrainer(Trainer):
         """
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.accelerator.autocast():
-            logits = (self._inference_copy or model)(pixel_values=inputs["pixel_values"])["logits"]
-        confusions, losses = [], []
-        for small, padded, (height, width) in zip(logits, inputs["labels"], inputs["sizes"].tolist(), strict=True):
-            loss = segmentation_loss(small[None], padded[None, :height, :width], self.labels.ignore_index)
-            confusions.append(loss.confusion[0])
-            losses.append(torch.stack([loss.total.double(), loss.num_valid.double()]))
-        loss_sums = torch.stack(losses)
+            scores = self._score(self._inference_copy or model, inputs)
+        loss_sums = torch.stack([torch.stack([score.total.double(), score.num_valid.double()]) for score in scores])
         if prediction_loss_only:
             return loss_sums[:, 0].sum() / loss_sums[:, 1].sum().clamp(min=1), None, None
-        counts = {"confusion": torch.stack(confusions), "loss": loss_sums}
+        counts = {"confusion": torch.cat([score.confusion for score in scores]), "loss": loss_sums}
         return None, counts, loss_sums.new_zeros(len(loss_sums), 1)
 
+    def _score(self, network: nn.Module, inputs: Batch) -> list[SegmentationLoss]:
+        """The sums of each image, at the size of its labels."""
+        images, ignored = inputs["pixel_values"], self.labels.ignore_index
+        sizes = inputs["sizes"].tolist()
+        labels = [padded[:height, :width] for padded, (height, width) in zip(inputs["labels"], sizes, strict=True)]
+        if self.evaluation.is_plain and isinstance(images, torch.Tensor):
+            logits = forward_logits(network, images)
+            return [
+                segmentation_loss(small[None], label[None], ignored)
+                for small, label in zip(logits, labels, strict=True)
+            ]
+        each = images.split(1) if isinstance(images, torch.Tensor) else images
+        return [
+            score_image(views(network, image, self.evaluation), label, ignored)
+            for image, label in zip(each, labels, strict=True)
+        ]
+
     # --- checkpoints
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self._has_other_names_on_disk():
+            reload(self.model, Path(resume_from_checkpoint))
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        if self._has_other_names_on_disk():
+            reload(self.model, Path(self.state.best_model_checkpoint))
+        else:
+            super()._load_best_model()
+
+    def _has_other_names_on_disk(self) -> bool:
+        """Whether weights may have to be translated, as `from_pretrained` does and the stock Trainer does not."""
+        own = isinstance(self.model, HfsegSegformerForSemanticSegmentation | HfsegFCNForSemanticSegmentation)
+        return not (own or self.is_fsdp_enabled or self.is_deepspeed_enabled)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """Stock goes on with whatever fits, and trains or scores a half-initialised model."""
@@ -181,11 +224,13 @@ class SegTrainer(Trainer):
 
 
 def parameter_groups(model: PreTrainedModel, args: TrainingArguments, head_lr_factor: float) -> list[dict[str, Any]]:
-    """Four groups: encoder and head (everything outside `base_model_prefix`), each with and without weight decay.
+    """Four groups: encoder (see `encoder_name`) and head (everything else), each with and without weight decay.
 
-    Norms and biases, that is every parameter with one dimension, are not decayed; stock decays BatchNorm.
+    Norms and biases, that is every parameter with one dimension, are not decayed; stock decays BatchNorm. In a model
+    that does not say what its encoder is, everything learns at the encoder's rate.
     """
-    prefix = model.base_model_prefix + "."
+    name = encoder_name(model)
+    prefix = "" if name is None else name + "."
     groups = []
     for is_head, learning_rate in ((False, args.learning_rate), (True, args.learning_rate * head_lr_factor)):
         for is_decayed, weight_decay in ((True, args.weight_decay), (False, 0.0)):

@@ -6,9 +6,10 @@ import torch
 from PIL import Image
 from transformers import SegformerImageProcessor, pipeline
 
-from hfseg import LabelSet, UserError
+from hfseg import LabelSet, SegMetrics, UserError
+from hfseg.config import EvalConfig
 from hfseg.predict import predict
-from tests.test_trainer import tiny_model
+from tests.test_trainer import make_trainer, opinionated_model, tiny_model
 
 PROCESSOR = SegformerImageProcessor(size={"height": 64, "width": 64})
 
@@ -53,6 +54,43 @@ def test_equals_the_stock_pipeline(tmp_path: Path, labels: LabelSet) -> None:
         )
         assert agreement > 0.999
         assert len(set(mask.flat)) > 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        EvalConfig(mode="whole"),
+        EvalConfig(mode="slide", crop=32, stride=20),
+        EvalConfig(mode="slide", crop=32, stride=20, scales=(0.75, 1.25), flip=True),
+        EvalConfig(scales=(0.75, 1.5), flip=True),
+    ],
+    ids=["whole", "slide", "slide-views", "resize-views"],
+)
+def test_modes_are_those_of_the_evaluation(tmp_path: Path, labels: LabelSet, options: EvalConfig) -> None:
+    trainer = make_trainer(tmp_path, labels, opinionated_model(labels), evaluation=options)
+    trainer.evaluate()
+    rows = trainer.eval_dataset.rows
+    images = [np.array(rows[index].pixels()) for index in range(len(rows))]
+    masks, probabilities = predict(
+        trainer.model, images, trainer.processing_class, return_probabilities=True, eval=options
+    )
+    metrics = SegMetrics(labels)
+    metrics.update(masks, [rows[index].label for index in range(len(rows))])
+    assert np.array_equal(metrics.confusion, trainer.compute_metrics.confusion)
+    assert len(set(np.concatenate([mask.flatten() for mask in masks]).tolist())) > 1
+    for mask, values in zip(masks, probabilities, strict=True):
+        np.testing.assert_allclose(values.sum(0), 1, rtol=1e-4)
+        assert np.array_equal(values.argmax(0), mask)
+    plain = SegMetrics(labels)
+    plain.update(predict(trainer.model, images, trainer.processing_class), [rows[i].label for i in range(len(rows))])
+    assert not np.array_equal(plain.confusion, metrics.confusion)  # the mode matters
+
+
+def test_a_processor_that_does_not_resize_takes_images_as_they_are(labels: LabelSet) -> None:
+    model, images = tiny_model(labels), pictures()
+    native = SegformerImageProcessor(do_resize=False)
+    whole = predict(model, images, PROCESSOR, eval=EvalConfig(mode="whole"))
+    assert all(map(np.array_equal, predict(model, images, native), whole))
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path, labels: LabelSet) -> None:

@@ -25,7 +25,9 @@ from hfseg import (
     UserError,
     load_dataset,
 )
-from hfseg.config import TransformsConfig
+from hfseg.config import EvalConfig, TransformsConfig
+from hfseg.data import eval_set
+from hfseg.models.loss import segmentation_loss
 from hfseg.trainer import HistoryCallback, parameter_groups, read_history
 
 
@@ -37,8 +39,25 @@ def tiny_model(labels: LabelSet, **changes: Any) -> HfsegSegformerForSemanticSeg
     return HfsegSegformerForSemanticSegmentation(config)
 
 
+def opinionated_model(labels: LabelSet) -> HfsegSegformerForSemanticSegmentation:
+    """One that predicts every class somewhere, whatever the image."""
+    torch.manual_seed(3)
+    model = tiny_model(labels).eval()
+    classifier = model.decode_head.classifier
+    torch.nn.init.normal_(classifier.weight)
+    with torch.no_grad():
+        classifier.bias -= model(torch.randn(4, 3, 64, 64)).logits.mean((0, 2, 3))
+    return model
+
+
 def make_trainer(
-    folder: Path, labels: LabelSet, model: Any = None, callbacks: Any = None, **arguments: Any
+    folder: Path,
+    labels: LabelSet,
+    model: Any = None,
+    callbacks: Any = None,
+    evaluation: EvalConfig = EvalConfig(),  # noqa: B008
+    compute_metrics: SegMetrics | None = None,
+    **arguments: Any,
 ) -> SegTrainer:
     config = DataConfig(name="synthetic_pet", synthetic={"num_trainval": 24, "num_test": 6, "size": 64})
     data, _ = load_dataset(config)
@@ -54,10 +73,12 @@ def make_trainer(
         args=TrainingArguments(**(defaults | arguments)),
         labels=labels,
         train_dataset=TrainSet(data["train"], transform, seed=1),
-        eval_dataset=EvalSet(data["test"], processor),
+        evaluation=evaluation,
+        eval_dataset=EvalSet(data["test"], processor, native=evaluation.is_native),
         data_collator=SegCollator(labels),
         processing_class=processor,
         callbacks=callbacks,
+        compute_metrics=compute_metrics or SegMetrics(labels),
     )
 
 
@@ -85,6 +106,67 @@ def test_evaluation_is_exact_at_native_size(tmp_path: Path, labels: LabelSet) ->
     for key in ("eval_num_pixels", "eval_mean_iou", "eval_loss"):
         assert again[key] == results[key]
     assert trainer.compute_metrics.num_ignored == expected.num_ignored  # padding is not counted at all
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        EvalConfig(mode="whole"),
+        EvalConfig(mode="slide", crop=32, stride=20),
+        EvalConfig(mode="slide", crop=48, stride=32, scales=(1.0, 1.25), flip=True),
+        EvalConfig(flip=True),
+    ],
+    ids=["whole", "slide", "slide-views", "resize-flip"],
+)
+def test_modes_count_each_image_by_itself(tmp_path: Path, labels: LabelSet, options: EvalConfig) -> None:
+    model = opinionated_model(labels)
+    counted, losses = [], []
+    for batch_size in (1, 3, 6):
+        trainer = make_trainer(
+            tmp_path, labels, model, evaluation=options, per_device_eval_batch_size=batch_size,
+            compute_metrics=SegMetrics(labels, per_image=True),
+        )  # fmt: skip
+        results = trainer.evaluate()
+        assert len(trainer.compute_metrics.per_image_confusion) == len(trainer.eval_dataset)
+        counted.append(np.stack(trainer.compute_metrics.per_image_confusion))
+        losses.append(results["eval_loss"])
+        assert results["eval_num_pixels"] == sum((each["labels"] != 255).sum() for each in trainer.eval_dataset)
+    assert (counted[0].sum((0, 1)) > 0).all()  # every class is predicted
+    assert np.array_equal(counted[0], counted[1])
+    assert np.array_equal(counted[0], counted[2])
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4])
+def test_a_stream_of_native_images_is_scored_alike(tmp_path: Path, labels: LabelSet, batch_size: int) -> None:
+    options = EvalConfig(mode="whole")
+    trainer = make_trainer(
+        tmp_path, labels, opinionated_model(labels), evaluation=options, per_device_eval_batch_size=batch_size
+    )
+    trainer.evaluate()
+    expected = trainer.compute_metrics.confusion
+    data, _ = load_dataset(DataConfig(name="synthetic_pet", synthetic={"num_trainval": 24, "num_test": 6, "size": 64}))
+    stream = data["test"].to_iterable_dataset()
+    trainer.evaluate(eval_set(stream, trainer.processing_class, native=True))
+    assert np.array_equal(trainer.compute_metrics.confusion, expected)
+
+
+def test_native_images_are_neither_resized_nor_padded(tmp_path: Path, labels: LabelSet) -> None:
+    trainer = make_trainer(tmp_path, labels, evaluation=EvalConfig(mode="whole"))
+    (batch, *_) = trainer.get_eval_dataloader()
+    assert isinstance(batch["pixel_values"], list)
+    for image, size, row in zip(batch["pixel_values"], batch["sizes"], trainer.eval_dataset.rows, strict=False):
+        assert tuple(image.shape[-2:]) == tuple(size.tolist())
+        assert image.shape[-2:] == row.label.shape
+    with torch.no_grad():
+        expected = [
+            segmentation_loss(trainer.model.eval()(image).logits, label[None, :height, :width]).confusion[0]
+            for image, label, (height, width) in zip(
+                batch["pixel_values"], batch["labels"], batch["sizes"].tolist(), strict=True
+            )
+        ]
+    _, counts, _ = trainer.prediction_step(trainer.model, batch, prediction_loss_only=False)
+    assert (counts["confusion"] - torch.stack(expected)).abs().sum() == 0
 
 
 def test_every_image_is_scored_whatever_training_drops(tmp_path: Path, labels: LabelSet) -> None:

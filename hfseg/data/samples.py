@@ -61,17 +61,20 @@ class EvalSet(Dataset[Sample]):
         data: a split with columns `image`, `label` and `name`.
         processor: the model's image processor.
         cache: as in `TrainSet`.
+        native: normalise only, at the image's own size, whatever size the processor knows.
     """
 
-    def __init__(self, data: datasets.Dataset, processor: BaseImageProcessor, cache: bool = False) -> None:
+    def __init__(
+        self, data: datasets.Dataset, processor: BaseImageProcessor, cache: bool = False, native: bool = False
+    ) -> None:
         self.rows: Rows = DecodedRows(data) if cache else EncodedRows(data)
-        self.processor = processor
+        self.processor, self.native = processor, native
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Sample:
-        return prepare(self.rows[index], self.processor)
+        return prepare(self.rows[index], self.processor, self.native)
 
 
 def augment(row: Row, transform: TrainTransform, seed: int, epoch: int) -> Sample:
@@ -88,10 +91,15 @@ def augment(row: Row, transform: TrainTransform, seed: int, epoch: int) -> Sampl
     }
 
 
-def prepare(row: Row, processor: BaseImageProcessor) -> Sample:
+def prepare(row: Row, processor: BaseImageProcessor, native: bool = False) -> Sample:
     """One sample as it is scored."""
     image = np.array(row.pixels()).transpose(2, 0, 1)
-    inputs = processor(images=image, input_data_format=ChannelDimension.FIRST, return_tensors="pt")
+    inputs = processor(
+        images=image,
+        input_data_format=ChannelDimension.FIRST,
+        return_tensors="pt",
+        do_resize=processor.do_resize and not native,
+    )
     return {"pixel_values": inputs["pixel_values"][0], "labels": label_tensor(row.label), "name": row.name}
 
 
@@ -99,28 +107,36 @@ class SegCollator:
     """Makes a batch, and checks every label map before a model, possibly on a GPU, can choke on it.
 
     Label maps of different sizes are padded with the ignore index at the bottom and right; `sizes` (B, 2) keeps their
-    height and width. They stay uint8 if all are, and become int64 otherwise.
+    height and width. They stay uint8 if all are, and become int64 otherwise. Images are never padded, which would
+    change what a model says of them: `pixel_values` of different sizes are a list of (1, 3, H, W), to be taken one
+    by one.
 
     Raises:
-        UserError: labels that are not integer (H, W), or ids outside the classes; names the sample.
+        UserError: labels that are not integer (H, W), or ids outside the classes; names the sample. Training images of
+            different sizes.
     """
 
     def __init__(self, labels: LabelSet) -> None:
         self.labels = labels
 
-    def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for sample in samples:
             self._check(sample["labels"], sample["name"])
         sizes = torch.tensor([tuple(sample["labels"].shape) for sample in samples])
         height, width = sizes.amax(0).tolist()
         is_small = self.labels.ignore_index <= 255 and all(each["labels"].dtype == torch.uint8 for each in samples)
         # In a worker, default_collate writes straight into the memory that it shares with the training process.
-        batch = {
-            "pixel_values": default_collate([sample["pixel_values"] for sample in samples]),
-            "labels": default_collate([self._pad(sample["labels"], height, width, is_small) for sample in samples]),
-            "sizes": sizes,
-        }
+        labels = default_collate([self._pad(sample["labels"], height, width, is_small) for sample in samples])
+        images = [sample["pixel_values"] for sample in samples]
+        # labels come first: the Trainer counts the rows of the first tensor that it finds
+        batch = {"labels": labels, "sizes": sizes}
+        is_even = len({image.shape for image in images}) == 1
+        # accelerate cuts every tensor of a streamed batch along its first dimension, which must not be the channels
+        batch["pixel_values"] = default_collate(images) if is_even else [image.unsqueeze(0) for image in images]
         if all("normalisation" in sample for sample in samples):
+            if isinstance(batch["pixel_values"], list):
+                found = sorted({tuple(image.shape[-2:]) for image in images})
+                raise UserError(f"Training images of one batch have sizes {found[:4]}: the transform must crop them.")
             batch["normalisation"] = torch.stack([sample["normalisation"] for sample in samples])
         return batch
 

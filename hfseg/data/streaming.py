@@ -54,12 +54,12 @@ class StreamingTrainSet(IterableDataset[Sample]):
 class StreamingEvalSet(IterableDataset[Sample]):
     """`EvalSet` for a stream."""
 
-    def __init__(self, data: datasets.IterableDataset, processor: BaseImageProcessor) -> None:
-        self.data, self.processor = data, processor
+    def __init__(self, data: datasets.IterableDataset, processor: BaseImageProcessor, native: bool = False) -> None:
+        self.data, self.processor, self.native = data, processor, native
 
     def __iter__(self) -> Iterator[Sample]:
         for row in self.data:
-            yield prepare(OpenRow(row), self.processor)
+            yield prepare(OpenRow(row), self.processor, self.native)
 
 
 def train_set(
@@ -72,12 +72,15 @@ def train_set(
 
 
 def eval_set(
-    data: datasets.Dataset | datasets.IterableDataset, processor: BaseImageProcessor, cache: bool = False
+    data: datasets.Dataset | datasets.IterableDataset,
+    processor: BaseImageProcessor,
+    cache: bool = False,
+    native: bool = False,
 ) -> EvalSet | StreamingEvalSet:
     """The samples of a split as they are scored, streamed or not."""
     if isinstance(data, datasets.IterableDataset):
-        return StreamingEvalSet(data, processor)
-    return EvalSet(data, processor, cache)
+        return StreamingEvalSet(data, processor, native)
+    return EvalSet(data, processor, cache, native)
 
 
 def some_rows(data: datasets.Dataset | datasets.IterableDataset, count: int) -> Sequence[Sample]:

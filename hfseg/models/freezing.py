@@ -6,6 +6,17 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hfseg.errors import UserError
+from hfseg.models.fcn import HfsegFCNForSemanticSegmentation
+from hfseg.models.segformer import HfsegSegformerForSemanticSegmentation
+
+
+def encoder_name(model: PreTrainedModel) -> str | None:
+    """The attribute that is the encoder: `base_model_prefix`, or the `backbone` of models that are built around one.
+
+    None where there is neither.
+    """
+    parts = [name for name, _ in model.named_children()]
+    return next((name for name in (model.base_model_prefix, "backbone") if name in parts), None)
 
 
 def freeze_encoder(model: PreTrainedModel, num_stages: int | None = None) -> None:
@@ -16,14 +27,22 @@ def freeze_encoder(model: PreTrainedModel, num_stages: int | None = None) -> Non
     its statistics, dropout and drop path do nothing.
 
     Args:
-        model: a model whose encoder is the attribute `base_model_prefix`; for stages, one with `encoder_stages()`.
+        model: a model with an encoder, see `encoder_name`; for stages, one of hfseg's own.
         num_stages: how many stages, from the first; None freezes the whole encoder.
 
     Raises:
-        UserError: the model has fewer stages.
+        UserError: the model has fewer stages, or no encoder that is known.
     """
     if num_stages is None:
-        frozen = [getattr(model, model.base_model_prefix)]
+        name = encoder_name(model)
+        if name is None:
+            raise UserError(f"model.freeze: {type(model).__name__} does not say which part of it is the encoder.")
+        frozen = [model.get_submodule(name)]
+    elif not isinstance(model, HfsegSegformerForSemanticSegmentation | HfsegFCNForSemanticSegmentation):
+        raise UserError(
+            f"model.freeze.stages={num_stages}: the stages of {type(model).__name__} are not known. "
+            "Set model.freeze=encoder or none."
+        )
     else:
         stages = model.encoder_stages()
         if num_stages > len(stages):

@@ -8,19 +8,20 @@ from pathlib import Path
 
 import torch
 import torchvision
-from huggingface_hub import snapshot_download
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel, SegformerImageProcessor
 
-from hfseg.config import ModelConfig
+from hfseg.config import ModelConfig, RunConfig
 from hfseg.errors import UserError
 from hfseg.labels import LabelSet
+from hfseg.models.auto_model import load_auto, processor_beside
 from hfseg.models.fcn import HfsegFCNConfig, HfsegFCNForSemanticSegmentation
 from hfseg.models.freezing import freeze_encoder
 from hfseg.models.segformer import SIZES, HfsegSegformerConfig, HfsegSegformerForSemanticSegmentation
 from hfseg.models.segformer.conversion import published_names
+from hfseg.models.sources import resolve
 
 logger = logging.getLogger(__name__)
 
@@ -43,13 +44,48 @@ def load_model(config: ModelConfig, labels: LabelSet, source: str | None = None)
         UserError: an unknown size, no weights at `init`, weights that are torn, or those of another architecture.
     """
     source = source or config.init
+    model = _auto(labels, source) if config.type == "auto" else _own(config, labels, source)
+    if config.freeze != "none":
+        freeze_encoder(model, None if config.freeze == "encoder" else config.freeze.stages)
+    return model
+
+
+def _auto(labels: LabelSet, source: str | None) -> PreTrainedModel:
+    if source is None:
+        raise UserError("model.type=auto: set model.init to a folder or a Hub id.")
+    model, verdict = load_auto(resolve(source), labels, source)
+    logger.warning("%s: %s", source, verdict)
+    return model
+
+
+def _own(config: ModelConfig, labels: LabelSet, source: str | None) -> PreTrainedModel:
     build = _segformer if config.type == "segformer" else _fcn
     model, state = build(config.size, labels, source)
     if state is not None:
         logger.warning("%s: %s", source, fill(model, state, str(source)))
-    if config.freeze != "none":
-        freeze_encoder(model, None if config.freeze == "encoder" else config.freeze.stages)
     return model
+
+
+def load_processor(config: RunConfig, source: str | None = None) -> SegformerImageProcessor:
+    """The image processor of a run, to evaluate with and to save beside the weights.
+
+    Its size is what evaluation uses; it does not resize where evaluation takes images as they are. For `type: auto`
+    size and normalisation are those of the model's own processor, unless `eval.size` says another size.
+
+    Args:
+        config: of the run.
+        source: overrides `config.model.init`.
+
+    Raises:
+        UserError: there is no processor beside the weights, or it cannot be reproduced.
+    """
+    source = source or config.model.init
+    if config.model.type == "auto" and source is not None:
+        processor = processor_beside(resolve(source), config.eval.size, source)
+    else:
+        processor = SegformerImageProcessor(size={"height": config.eval_size, "width": config.eval_size})
+    processor.do_resize = not config.eval.is_native
+    return processor
 
 
 def fill(model: PreTrainedModel, state: State, source: str) -> str:
@@ -99,7 +135,7 @@ def _segformer(
         return HfsegSegformerForSemanticSegmentation(config), None
     if Path(source).suffix in PICKLES:
         return HfsegSegformerForSemanticSegmentation(config), published_names(_read_pickle(Path(source)))
-    folder = _resolve(source)
+    folder = resolve(source)
     expected = (tuple(config.depths), tuple(config.hidden_sizes), config.decoder_hidden_size)
     config = _read_config(HfsegSegformerConfig, folder, labels, source)
     found = (tuple(config.depths), tuple(config.hidden_sizes), config.decoder_hidden_size)
@@ -128,21 +164,10 @@ def _fcn(size: str, labels: LabelSet, source: str | None) -> tuple[HfsegFCNForSe
     elif Path(source).suffix in PICKLES:
         state = _read_pickle(Path(source))
     else:
-        state = _read_safetensors(_resolve(source))
+        state = _read_safetensors(resolve(source))
     if not any(name.startswith("backbone.") for name in state):  # a classification ResNet
         state = {f"backbone.{name}": tensor for name, tensor in state.items() if not name.startswith("fc.")}
     return model, state
-
-
-def _resolve(source: str) -> Path:
-    """The folder itself, or a snapshot of the Hub repository."""
-    if Path(source).expanduser().is_dir():
-        return Path(source).expanduser()
-    try:
-        return Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors"]))
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"model.init={source!r} is no folder here and cannot be had from the Hub: {reason}") from error
 
 
 def _read_config(kind: type[PreTrainedConfig], folder: Path, labels: LabelSet, source: str) -> PreTrainedConfig:

@@ -36,6 +36,21 @@ def test_native_sizes_survive_padding(labels: LabelSet) -> None:
     assert (batch["labels"] == 255).sum() == 2 * 20 - 15 - 8
 
 
+def test_images_of_different_sizes_are_not_padded(labels: LabelSet) -> None:
+    samples = [
+        {"pixel_values": torch.ones(3, *size), "labels": torch.zeros(size, dtype=torch.int64), "name": "a"}
+        for size in ((4, 5), (6, 2))
+    ]
+    batch = SegCollator(labels)(samples)
+    assert [tuple(image.shape) for image in batch["pixel_values"]] == [(1, 3, 4, 5), (1, 3, 6, 2)]
+    assert next(iter(batch)) == "labels"  # whose rows the Trainer counts
+    assert SegCollator(labels)(samples[:1] * 2)["pixel_values"].shape == (2, 3, 4, 5)
+    for each in samples:
+        each["normalisation"] = torch.ones(2, 3)
+    with pytest.raises(UserError, match=r"sizes \[\(4, 5\), \(6, 2\)\]"):
+        SegCollator(labels)(samples)
+
+
 @pytest.mark.parametrize(
     ("label", "said"),
     [
