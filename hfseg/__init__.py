@@ -8,6 +8,8 @@ from hfseg.config import DataConfig, RunConfig, TransformsConfig
 from hfseg.data import EvalSet, SegCollator, TrainSet, TrainTransform, load_dataset
 from hfseg.doctor import check
 from hfseg.errors import UserError
+from hfseg.evaluate_module import evaluate_metric
+from hfseg.intervals import Interval, PairedTest, bootstrap_interval, paired_test
 from hfseg.labels import LabelSet
 from hfseg.metrics import SegMetrics
 from hfseg.models.fcn import HfsegFCNConfig, HfsegFCNForSemanticSegmentation
@@ -25,7 +27,9 @@ __all__ = [
     "HfsegFCNForSemanticSegmentation",
     "HfsegSegformerConfig",
     "HfsegSegformerForSemanticSegmentation",
+    "Interval",
     "LabelSet",
+    "PairedTest",
     "RunConfig",
     "SegCollator",
     "SegMetrics",
@@ -34,8 +38,11 @@ __all__ = [
     "TrainTransform",
     "TransformsConfig",
     "UserError",
+    "bootstrap_interval",
     "check",
+    "evaluate_metric",
     "load_dataset",
+    "paired_test",
     "predict",
     "run",
     "speed_up",

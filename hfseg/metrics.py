@@ -1,28 +1,42 @@
-"""Segmentation metrics as arithmetic on one confusion matrix of exact integers."""
+"""Segmentation metrics: exact integers, counted image by image, and the arithmetic on them."""
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from transformers import EvalPrediction
 
+from hfseg.audit import Convention, audit_conventions
+from hfseg.boundary import BANDS, boundary_areas
 from hfseg.confusion import count_confusion
 from hfseg.errors import UserError
+from hfseg.intervals import Interval, PairedTest, Score, bootstrap_interval, paired_test
 from hfseg.labels import LabelSet
+from hfseg.scores import (
+    Counts,
+    areas_from_confusion,
+    category_iou,
+    class_iou,
+    compute_from_confusion,
+    flat_metrics,
+    mean_defined,
+    mean_iou,
+    none_if_nan,
+)
 
 Mask = torch.Tensor | np.ndarray
-Counts = NDArray[np.int64]
 
 
 class SegMetrics:
-    """Mean IoU and what goes with it: exact, streaming, O(K^2) memory.
+    """Mean IoU and what goes with it: exact and streaming.
 
     The convention is that of mmseg, cityscapesScripts and `evaluate`: one confusion matrix over all valid pixels of
     the data set, IoU per class, mean over the classes whose union is not empty. Not a mean over images, not resized
     labels, no class left out.
+
+    For intervals and for scores per image, three numbers per image and class are kept (hits, labelled and predicted
+    pixels): 24 bytes, so 2.3 MB for 5,000 images of 19 classes.
 
     Use it by itself (`update`, `compute`, `merge`, `reset`) or as a Trainer's `compute_metrics`, with
     `batch_eval_metrics=True` for memory that does not grow with the data set.
@@ -31,6 +45,8 @@ class SegMetrics:
         labels: a LabelSet, or the number of classes (then named "0", "1", ...).
         ignore_index: overrides the LabelSet's; 255 by default.
         per_image: also keep one K x K matrix per image, in the order of the updates, in `per_image_confusion`.
+        boundary: also score contours, by Boundary IoU and in bands around the labels' contours. It takes 0.02 s for an
+            image of 512 x 512 and 0.25 s for one of 1024 x 2048 on one CPU core.
 
     Example:
         >>> import numpy as np
@@ -40,13 +56,20 @@ class SegMetrics:
         1.0
     """
 
-    def __init__(self, labels: LabelSet | int, ignore_index: int | None = None, per_image: bool = False) -> None:
+    def __init__(
+        self,
+        labels: LabelSet | int,
+        ignore_index: int | None = None,
+        per_image: bool = False,
+        boundary: bool = False,
+    ) -> None:
         if isinstance(labels, int):
             labels = LabelSet([str(index) for index in range(labels)], 255 if ignore_index is None else ignore_index)
         elif ignore_index is not None:
             labels = LabelSet(labels.names, ignore_index, labels.palette)
         self.labels = labels
         self.per_image = per_image
+        self.boundary = boundary
         self.reset()
 
     def reset(self) -> None:
@@ -54,8 +77,10 @@ class SegMetrics:
         self._is_finished = False
         num_labels = self.labels.num_labels
         self.confusion: Counts = np.zeros((num_labels, num_labels), dtype=np.int64)  # rows labels, columns predictions
-        self.num_ignored = 0
+        self.ignored: Counts = np.zeros(num_labels, dtype=np.int64)  # predictions under ignored labels
         self.per_image_confusion: list[Counts] = []
+        self._image_areas: list[Counts] = [np.zeros((0, 3, num_labels), dtype=np.int64)]
+        self._boundary_areas: list[Counts] = [np.zeros((0, 1 + len(BANDS), 3, num_labels), dtype=np.int64)]
         self.loss_total, self.loss_pixels = 0.0, 0
 
     def update(self, predictions: Mask | Sequence[Mask], references: Mask | Sequence[Mask]) -> None:
@@ -82,26 +107,60 @@ class SegMetrics:
                 "dimension first). Bring predictions to the label's size; never resize labels to score them."
             )
         predicted = self._checked(predicted.to(labelled.device), labelled)
-        self.update_counts(count_confusion(predicted, labelled, self.labels.num_labels, self.labels.ignore_index))
+        classes = self.labels.num_labels, self.labels.ignore_index
+        contours = boundary_areas(predicted, labelled, *classes) if self.boundary else None
+        self.update_counts(count_confusion(predicted, labelled, *classes), contours)
 
-    def update_counts(self, confusion: Mask) -> None:
-        """Adds counts (B, K+1, K) as `count_confusion` makes them: last row ignored pixels."""
-        counts = np.asarray(torch.as_tensor(confusion).cpu(), dtype=np.int64)
+    def update_counts(self, confusion: Mask, boundary: Mask | None = None) -> None:
+        """Adds counts (B, K+1, K) as `count_confusion` makes them: last row ignored pixels.
+
+        Args:
+            confusion: the counts.
+            boundary: counts near contours (B, 5, 3, K) as `boundary_areas` makes them, if `boundary` was asked for.
+
+        Raises:
+            UserError: contours are asked for and not given.
+        """
+        if self.boundary and boundary is None:
+            raise UserError("SegMetrics(boundary=True) needs counts near contours too, which `update` makes.")
+        counts = _as_counts(confusion)
         self.confusion += counts[:, :-1].sum(0)
-        self.num_ignored += int(counts[:, -1].sum())
+        self.ignored += counts[:, -1].sum(0)
+        self._image_areas.append(areas_from_confusion(counts[:, :-1]))
+        if boundary is not None:
+            self._boundary_areas.append(_as_counts(boundary))
         if self.per_image:
             self.per_image_confusion.extend(counts[:, :-1])
+
+    @property
+    def num_ignored(self) -> int:
+        """Ignored pixels."""
+        return int(self.ignored.sum())
+
+    @property
+    def image_areas(self) -> Counts:
+        """Hits, labelled and predicted pixels per class of each image, (N, 3, K), in the order of the updates."""
+        return np.concatenate(self._image_areas)
+
+    @property
+    def image_boundary_areas(self) -> Counts:
+        """The same near contours, (N, 5, 3, K): for Boundary IoU, then in bands of 1, 3, 5 and 9 pixels."""
+        return np.concatenate(self._boundary_areas)
 
     def merge(self, other: "SegMetrics") -> None:
         """Adds what another instance has counted, for example in another process. Any order gives the same integers.
 
         Raises:
-            UserError: the other one has other classes.
+            UserError: the other one has other classes, or contours are counted in one of the two only.
         """
+        if other.boundary != self.boundary:
+            raise UserError(f"Cannot merge metrics with boundary={other.boundary} into boundary={self.boundary}.")
         if other.labels.names != self.labels.names:
             raise UserError(f"Cannot merge metrics over {other.labels.names} into metrics over {self.labels.names}.")
         self.confusion += other.confusion
-        self.num_ignored += other.num_ignored
+        self.ignored += other.ignored
+        self._image_areas.extend(other._image_areas)
+        self._boundary_areas.extend(other._boundary_areas)
         self.per_image_confusion.extend(other.per_image_confusion)
         self.loss_total += other.loss_total
         self.loss_pixels += other.loss_pixels
@@ -110,29 +169,70 @@ class SegMetrics:
         """All metrics of what was counted so far; NaN where a value is not defined.
 
         Returns:
-            `mean_iou` (mean over classes with a non-empty union), `mean_accuracy` (over classes with labelled pixels),
-            `pixel_accuracy`, `per_category_iou` and `per_category_accuracy` (lists of K, in class order),
-            `num_pixels` (valid ones), `num_ignored`; `loss` (mean over valid pixels) where a SegTrainer counted it.
+            `mean_iou` and `mean_dice` (mean over classes with a non-empty union), `mean_accuracy` (over classes with
+            labelled pixels), `mean_precision` (over predicted classes), `pixel_accuracy`, `frequency_weighted_iou`;
+            `per_category_iou`, `_accuracy`, `_dice`, `_precision` and `_recall` (lists of K, in class order; recall
+            is accuracy); `num_pixels` (valid ones), `num_ignored`; `mean_image_iou` and `worst_image_iou` (of the mean
+            IoU of each image with valid pixels) and `worst_image` (its number in the order of the updates, or None);
+            `loss` (mean over valid pixels) where a SegTrainer counted it. With `boundary`: `boundary_iou`,
+            `per_category_boundary_iou` and `band_iou_<w>px`, mean IoU within w pixels of a contour.
         """
-        results = compute_from_confusion(self.confusion) | {"num_ignored": self.num_ignored}
+        results = compute_from_confusion(self.confusion) | {"num_ignored": self.num_ignored} | self._image_scores()
+        if self.boundary:
+            areas = self.image_boundary_areas.sum(0)
+            results["boundary_iou"] = float(mean_iou(areas[0]))
+            results |= {
+                f"band_iou_{width}px": float(mean_iou(band)) for width, band in zip(BANDS, areas[1:], strict=True)
+            }
+            results["per_category_boundary_iou"] = class_iou(areas[0]).tolist()
         if self.loss_pixels:
             results["loss"] = self.loss_total / self.loss_pixels
         return results
 
+    def _image_scores(self) -> dict[str, float | int | None]:
+        scores = mean_iou(self.image_areas)
+        if not len(scores) or np.isnan(scores).all():
+            return {"mean_image_iou": float("nan"), "worst_image_iou": float("nan"), "worst_image": None}
+        worst = int(np.nanargmin(scores))
+        mean = float(mean_defined(scores))
+        return {"mean_image_iou": mean, "worst_image_iou": float(scores[worst]), "worst_image": worst}
+
     def per_class(self) -> list[dict[str, Any]]:
-        """One row for each class: `name`, `iou` and `accuracy` (None where undefined), labelled `pixels`."""
+        """One row for each class: `name`, `iou`, `accuracy`, `dice`, `precision`, `recall` (None where undefined) and
+        labelled `pixels`; with `boundary` also `boundary_iou`."""
         results = self.compute()
-        columns = zip(
-            self.labels.names,
-            results["per_category_iou"],
-            results["per_category_accuracy"],
-            self.confusion.sum(1).tolist(),
-            strict=True,
-        )
-        return [
-            {"name": name, "iou": _none_if_nan(iou), "accuracy": _none_if_nan(accuracy), "pixels": pixels}
-            for name, iou, accuracy, pixels in columns
-        ]
+        keys = [key for key in results if key.startswith("per_category_")]
+        rows = []
+        for index, (name, pixels) in enumerate(zip(self.labels.names, self.confusion.sum(1).tolist(), strict=True)):
+            scores = {key.removeprefix("per_category_"): none_if_nan(results[key][index]) for key in keys}
+            rows.append({"name": name, **scores, "pixels": pixels})
+        return rows
+
+    def category_iou(self, categories: Mapping[str, str]) -> dict[str, float]:
+        """IoU of groups of classes, such as Cityscapes' seven categories; mistakes inside a group do not count.
+
+        Args:
+            categories: the group of each class name.
+
+        Raises:
+            UserError: a class without a group.
+        """
+        missing = [name for name in self.labels.names if name not in categories]
+        if missing:
+            raise UserError(f"Classes without a category: {', '.join(missing)}. Give one for each class.")
+        return category_iou(self.confusion, [categories[name] for name in self.labels.names])
+
+    def interval(self, score: Score = mean_iou) -> Interval:
+        """The score's 95 % interval over images; see `bootstrap_interval` for its meaning and its limits."""
+        return bootstrap_interval(self.image_areas, score)
+
+    def compare(self, other: "SegMetrics", score: Score = mean_iou) -> PairedTest:
+        """How much better the other model is on the same images, in the same order; see `paired_test`."""
+        return paired_test(self.image_areas, other.image_areas, score)
+
+    def audit(self) -> list[Convention]:
+        """What `evaluate`, mmseg, cityscapesScripts, torchmetrics, smp and ultralytics would call "mean IoU" here."""
+        return audit_conventions(self.image_areas, self.confusion, self.ignored)
 
     def __call__(self, eval_prediction: EvalPrediction, compute_result: bool = True) -> dict[str, float | None]:
         """A Trainer's `compute_metrics`, in one call or, with `batch_eval_metrics=True`, batch by batch.
@@ -150,7 +250,7 @@ class SegMetrics:
             self.reset()
         predictions, references = eval_prediction.predictions, eval_prediction.label_ids
         if isinstance(predictions, Mapping):
-            self.update_counts(predictions["confusion"])
+            self.update_counts(predictions["confusion"], predictions.get("boundary"))
             total, valid = torch.as_tensor(predictions["loss"]).double().sum(0).tolist()
             self.loss_total, self.loss_pixels = self.loss_total + total, self.loss_pixels + int(valid)
         else:
@@ -178,60 +278,6 @@ class SegMetrics:
             )
 
 
-def compute_from_confusion(confusion: Counts) -> dict[str, Any]:
-    """The metrics of one confusion matrix (K, K), rows labels and columns predictions; see `SegMetrics.compute`."""
-    hits = np.diag(confusion).astype(np.float64)
-    labelled, predicted = confusion.sum(1), confusion.sum(0)
-    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN: the class occurs nowhere
-        iou = hits / (labelled + predicted - hits)
-        accuracy = hits / labelled
-        pixel_accuracy = hits.sum() / confusion.sum()
-    return {
-        "mean_iou": _mean_defined(iou),
-        "mean_accuracy": _mean_defined(accuracy),
-        "pixel_accuracy": float(pixel_accuracy),
-        "per_category_iou": iou.tolist(),
-        "per_category_accuracy": accuracy.tolist(),
-        "num_pixels": int(confusion.sum()),
-    }
-
-
-def best_constant_mean_iou(labelled: Iterable[int]) -> tuple[int, float]:
-    """The class that scores best when it is predicted everywhere, and its mean IoU: what any model has to beat.
-
-    Args:
-        labelled: labelled pixels per class.
-    """
-    counts = np.asarray(list(labelled), dtype=np.int64)
-    scores = [
-        compute_from_confusion(np.diag(counts) @ np.eye(len(counts), dtype=np.int64)[[constant] * len(counts)])
-        for constant in range(len(counts))
-    ]
-    best = int(np.nanargmax([score["mean_iou"] for score in scores]))
-    return best, scores[best]["mean_iou"]
-
-
-def metric_key(name: str) -> str:
-    """A class name as part of a key: everything that is not alphanumeric becomes `_`."""
-    return re.sub(r"[^0-9A-Za-z]", "_", name)
-
-
-def flat_metrics(results: Mapping[str, Any], names: Sequence[str]) -> dict[str, float | None]:
-    """Numbers only, `iou_<class>` for each class, None where undefined: JSON has no NaN."""
-    flat = {key: value for key, value in results.items() if not isinstance(value, list)}
-    flat |= {f"iou_{metric_key(name)}": iou for name, iou in zip(names, results["per_category_iou"], strict=True)}
-    return {key: _none_if_nan(value) for key, value in flat.items()}
-
-
-def _none_if_nan(value: float) -> float | None:
-    return value if np.isfinite(value) else None
-
-
-def _mean_defined(values: NDArray[np.float64]) -> float:
-    defined = values[~np.isnan(values)]
-    return float(defined.mean()) if len(defined) else float("nan")
-
-
 def _as_batch(mask: Mask, what: str) -> torch.Tensor:
     if isinstance(mask, np.ndarray) and mask.dtype.kind == "u" and mask.dtype.itemsize > 1:
         mask = mask.astype(np.int64)  # torch has next to no arithmetic for uint16 to uint64
@@ -246,6 +292,10 @@ def _as_batch(mask: Mask, what: str) -> torch.Tensor:
     if tensor.dtype in (torch.bool, torch.uint16, torch.uint32, torch.uint64):
         tensor = tensor.to(torch.int64)
     return tensor if tensor.ndim == 3 else tensor.unsqueeze(0)
+
+
+def _as_counts(counts: Mask) -> Counts:
+    return np.asarray(torch.as_tensor(counts).cpu(), dtype=np.int64)
 
 
 def _class_ids(predictions: Any, references: Mask) -> Mask:

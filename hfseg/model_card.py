@@ -9,6 +9,8 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from hfseg.scores import with_interval
+
 DATA_SETS = {
     "oxford_pet": ("Oxford-IIIT Pet layout", "CC BY-SA 4.0 (Parkhi et al., 2012)"),
     "cityscapes": ("Cityscapes layout, official val", "Cityscapes terms of use, non-commercial (Cordts et al., 2016)"),
@@ -20,7 +22,7 @@ DATA_SETS = {
 PROTOCOL = (
     "Mean IoU is the data-set mean IoU of mmseg, cityscapesScripts and `evaluate`: one confusion matrix over all "
     "valid pixels at the labels' native size, IoU per class, mean over classes. The checkpoint was chosen on "
-    "validation; the test split was scored once."
+    "validation; the test split was scored once. Brackets hold the 95 % bootstrap interval over images."
 )
 
 
@@ -116,7 +118,7 @@ for part in segment("image.jpg"):
 def _results(metrics: dict[str, Any], per_class: dict[str, Any]) -> str:
     lines = ["## Results", "", PROTOCOL, "", "| | validation | test |", "| --- | ---: | ---: |"]
     lines += [
-        f"| {name} | {_number(metrics['eval_' + key])} | {_number(metrics['test_' + key])} |"
+        f"| {name} | {with_interval(metrics, 'eval_' + key)} | {with_interval(metrics, 'test_' + key)} |"
         for name, key in (
             ("**mean IoU**", "mean_iou"),
             ("pixel accuracy", "pixel_accuracy"),
@@ -206,7 +208,7 @@ def collect_cards(run_dirs: Iterable[Path], folder: Path) -> None:
     for card in sorted(path.parent for path in folder.glob("*/metrics.json")):
         metrics = json.loads((card / "metrics.json").read_text())
         provenance = json.loads((card / "provenance.json").read_text())
-        scores = [_number(metrics[key]) for key in ("test_mean_iou", "eval_mean_iou", "test_constant_mean_iou")]
+        scores = [with_interval(metrics, key) for key in ("test_mean_iou", "eval_mean_iou", "test_constant_mean_iou")]
         minutes = "-" if provenance["train_seconds"] is None else f"{provenance['train_seconds'] / 60:.1f}"
         data = ModelCard.load(card / "README.md").data.eval_results[0].dataset_name
         cells = [f"[{card.name}]({card.name}/README.md)", data, *scores, minutes, provenance["hardware"]]

@@ -11,19 +11,19 @@ import datasets
 import numpy as np
 import torch
 from rich.console import Console
-from rich.table import Table
 from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments, set_seed
 
 from hfseg.config import RunConfig
 from hfseg.data import SegCollator, TrainTransform, check_data, eval_set, load_dataset, some_rows, train_set
 from hfseg.errors import UserError
 from hfseg.labels import LabelSet
-from hfseg.metrics import SegMetrics, best_constant_mean_iou, flat_metrics
+from hfseg.metrics import SegMetrics
 from hfseg.model_card import write_card
 from hfseg.models.loading import load_model, load_processor
 from hfseg.predict import predict
 from hfseg.provenance import Provenance
-from hfseg.report import Example, plot_curves, plot_predictions
+from hfseg.report import Example, plot_curves, plot_predictions, print_table
+from hfseg.scores import best_constant_mean_iou, flat_metrics, none_if_nan
 from hfseg.trainer import HistoryCallback, SegTrainer, read_history
 
 
@@ -294,7 +294,8 @@ def evaluate(
     """Scores each split once, at the labels' native size.
 
     Returns:
-        Flat metrics with the split's prefix, and per split a row for each class.
+        Flat metrics with the split's prefix, the mean IoU's 95 % interval over images among them, and per split a row
+        for each class.
     """
     metrics: dict[str, Any] = {}
     per_class = {}
@@ -305,6 +306,12 @@ def evaluate(
         constant, score = best_constant_mean_iou(counts.confusion.sum(1))
         metrics[f"{prefix}_constant_mean_iou"] = score
         metrics[f"{prefix}_constant_class"] = trainer.labels.names[constant]
+        worst = metrics[f"{prefix}_worst_image"]
+        if worst is not None and isinstance(split, datasets.Dataset):  # a stream has no row of a number
+            metrics[f"{prefix}_worst_image_name"] = split["name"][worst]
+        interval = counts.interval()
+        metrics[f"{prefix}_mean_iou_low"] = none_if_nan(interval.low)
+        metrics[f"{prefix}_mean_iou_high"] = none_if_nan(interval.high)
         per_class[prefix] = counts.per_class()
     return metrics, per_class
 
@@ -329,23 +336,3 @@ def draw_figures(config: RunConfig, trainer: SegTrainer, validation: datasets.Da
         metrics.update(prediction, label)
         examples.append(Example(row["name"], row["image"], label, prediction, metrics.compute()["mean_iou"]))
     plot_predictions(examples, trainer.labels, folder / "predictions.png")
-
-
-def print_table(per_class: dict[str, list[dict[str, Any]]], metrics: dict[str, Any]) -> None:
-    """The result: IoU per class on both splits, and what a constant answer would have scored."""
-    table = Table(title="IoU per class, at the labels' native size")
-    table.add_column("class")
-    for split in ("validation", "test"):
-        table.add_column(split, justify="right")
-    for rows in zip(per_class["eval"], per_class["test"], strict=True):
-        table.add_row(rows[0]["name"], *("-" if row["iou"] is None else f"{row['iou']:.4f}" for row in rows))
-    table.add_section()
-    table.add_row("mean IoU", *(f"{metrics[f'{prefix}_mean_iou']:.4f}" for prefix in per_class), style="bold")
-    table.add_row("pixel accuracy", *(f"{metrics[f'{prefix}_pixel_accuracy']:.4f}" for prefix in per_class))
-    constant = metrics["test_constant_class"]
-    table.add_row(
-        f"mean IoU of {constant!r} everywhere",
-        *(f"{metrics[f'{prefix}_constant_mean_iou']:.4f}" for prefix in per_class),
-        style="dim",
-    )
-    Console().print(table)

@@ -12,9 +12,10 @@ from tests.conftest import REPOSITORY
 # Each layer may import the ones before it, not its neighbours and not the ones after it.
 LAYERS = (
     {"errors", "train_keys"},
-    {"labels", "config", "confusion"},
+    {"labels", "config", "confusion", "scores"},
+    {"intervals", "audit", "boundary"},
     {"models", "data", "metrics"},
-    {"auto", "trainer", "predict", "report", "provenance", "model_card"},
+    {"evaluate_module", "auto", "trainer", "predict", "report", "provenance", "model_card"},
     {"run", "doctor"},
 )
 

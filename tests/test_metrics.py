@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from transformers import EvalPrediction
 
 from hfseg import LabelSet, SegMetrics, UserError
-from hfseg.metrics import best_constant_mean_iou
+from hfseg.scores import best_constant_mean_iou
 
 Masks = list[np.ndarray]
 TYPES = ("uint8", "int8", "uint16", "int16", "int32", "uint32", "int64", "uint64")
@@ -84,6 +84,8 @@ def test_merging_in_any_order_gives_the_same_integers(case: tuple[int, int, Mask
         parts[0].merge(part)
     assert parts[0].confusion.tolist() == whole.confusion.tolist()
     assert parts[0].num_ignored == whole.num_ignored
+    assert sorted(parts[0].image_areas.tolist()) == sorted(whole.image_areas.tolist())
+    assert parts[0].ignored.tolist() == whole.ignored.tolist()
     assert len(parts[0].per_image_confusion) == len(predictions)
     assert sum(whole.per_image_confusion).tolist() == whole.confusion.tolist()
 
@@ -188,3 +190,38 @@ def test_as_compute_metrics_of_logits_in_batches() -> None:
 def test_best_constant_answer() -> None:
     assert best_constant_mean_iou([30, 60, 10]) == (1, pytest.approx(0.6 / 3))
     assert best_constant_mean_iou([30, 60, 0]) == (1, pytest.approx(60 / 90 / 2))
+
+
+def test_all_scores_of_a_small_case_by_hand() -> None:
+    """Two images of 4 and 6 valid pixels; class 2 is predicted only, class 3 nowhere."""
+    predictions = [np.array([[0, 0, 1, 2]]), np.array([[1, 1, 1, 1, 1, 0, 0]])]
+    references = [np.array([[0, 0, 1, 1]]), np.array([[1, 1, 1, 1, 0, 0, 255]])]
+    metrics = SegMetrics(4)
+    metrics.update(predictions, references)
+    results = metrics.compute()
+    assert metrics.image_areas.tolist() == [
+        [[2, 1, 0, 0], [2, 2, 0, 0], [2, 1, 1, 0]], [[1, 4, 0, 0], [2, 4, 0, 0], [1, 5, 0, 0]],
+    ]  # fmt: skip
+    iou = [3 / 4, 5 / 7, 0, np.nan]
+    np.testing.assert_allclose(results["per_category_iou"], iou)
+    np.testing.assert_allclose(results["per_category_dice"], [6 / 7, 10 / 12, 0, np.nan])
+    np.testing.assert_allclose(results["per_category_precision"], [3 / 3, 5 / 6, 0, np.nan])
+    np.testing.assert_allclose(results["per_category_recall"], [3 / 4, 5 / 6, np.nan, np.nan])
+    assert results["mean_dice"] == pytest.approx((6 / 7 + 10 / 12) / 3)
+    assert results["mean_precision"] == pytest.approx((1 + 5 / 6) / 3)
+    assert results["frequency_weighted_iou"] == pytest.approx(0.4 * iou[0] + 0.6 * iou[1])
+    images = [(2 / 2 + 1 / 2 + 0) / 3, (1 / 2 + 4 / 5) / 2]
+    assert results["mean_image_iou"] == pytest.approx(np.mean(images))
+    assert (results["worst_image"], results["worst_image_iou"]) == (0, pytest.approx(images[0]))
+    assert metrics.per_class()[0] == {
+        "name": "0", "iou": 3 / 4, "accuracy": 3 / 4, "dice": 6 / 7, "precision": 1, "recall": 3 / 4, "pixels": 4,
+    }  # fmt: skip
+    assert metrics.ignored.tolist() == [1, 0, 0, 0]
+
+
+def test_images_without_valid_pixels_are_no_worst_image() -> None:
+    metrics = SegMetrics(2)
+    assert metrics(EvalPrediction(np.zeros((1, 1, 2), int), np.full((1, 1, 2), 255)))["worst_image"] is None
+    metrics.reset()
+    metrics.update([np.array([[0, 0]]), np.array([[1, 0]])], [np.array([[255, 255]]), np.array([[1, 1]])])
+    assert metrics.compute()["worst_image"] == 1

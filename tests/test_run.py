@@ -56,7 +56,11 @@ def test_everything_is_written(finished: tuple[Path, subprocess.CompletedProcess
     for prefix in ("eval", "test"):
         assert 0 < metrics[f"{prefix}_mean_iou"] < 1
         assert f"{prefix}_iou_boundary" in metrics
-        assert f"{metrics[f'{prefix}_mean_iou']:.4f}" in result.stdout
+        low, value, high = (metrics[f"{prefix}_mean_iou{end}"] for end in ("_low", "", "_high"))
+        assert low < value < high
+        assert metrics[f"{prefix}_worst_image_iou"] <= metrics[f"{prefix}_mean_image_iou"]
+        assert metrics[f"{prefix}_worst_image_name"]
+        assert f"{value:.4f} [{low:.4f}, {high:.4f}]" in result.stdout
     assert [row["name"] for row in json.loads((output / "per_class.json").read_text())["test"]] == [
         "pet", "background", "boundary",
     ]  # fmt: skip
@@ -91,7 +95,8 @@ def test_card(finished: tuple[Path, subprocess.CompletedProcess[str]], pets: Pat
     assert card.data.pipeline_tag == "image-segmentation"
     assert card.data.library_name == "transformers"
     assert card.data.eval_results[0].metric_value == round(metrics["test_mean_iou"], 4)
-    assert f"{metrics['test_mean_iou']:.4f}" in card.text
+    low, high = metrics["test_mean_iou_low"], metrics["test_mean_iou_high"]
+    assert f"{metrics['test_mean_iou']:.4f} [{low:.4f}, {high:.4f}]" in card.text
     assert "scripts/run_seg.py --config" in card.text
     assert str(pets) not in text
 

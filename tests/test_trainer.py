@@ -307,6 +307,19 @@ def test_torn_history_lines_are_dropped(tmp_path: Path) -> None:
     assert read_history(path) == [{"step": 1}]
 
 
+def test_evaluation_scores_contours_on_request(tmp_path: Path, labels: LabelSet) -> None:
+    trainer = make_trainer(tmp_path, labels, compute_metrics=SegMetrics(labels, boundary=True))
+    results = trainer.evaluate()
+    expected = SegMetrics(labels, boundary=True)
+    with torch.no_grad():
+        for sample in trainer.eval_dataset:
+            logits = trainer.model(pixel_values=sample["pixel_values"][None]).logits
+            large = F.interpolate(logits, size=sample["labels"].shape, mode="bilinear")
+            expected.update(large.argmax(1)[0], sample["labels"])
+    for key in ("boundary_iou", "band_iou_1px", "band_iou_9px", "worst_image"):
+        assert results[f"eval_{key}"] == pytest.approx(expected.compute()[key], abs=1e-4)
+
+
 @pytest.mark.parametrize("bf16", [False, True])
 def test_fcn_is_scored_fused_and_stays_as_it_is(bf16: bool, tmp_path: Path, labels: LabelSet) -> None:
     model = HfsegFCNForSemanticSegmentation(HfsegFCNConfig(num_labels=3))
