@@ -153,11 +153,17 @@ FCN_TRANSFORMS = {"size": 480, "scale": (0.5 * 520 / 480, 2 * 520 / 480), "cat_m
 
 
 class OptimConfig(Section):
-    """What TrainingArguments have no word for."""
+    """What TrainingArguments have no word for.
+
+    `layer_decay` is the factor by which each layer of the encoder learns slower than the one above it, `ema` the decay
+    of an average of the weights that is scored and kept in their place, `early_stopping` after how many evaluations
+    without a better `train.metric_for_best_model` the training ends.
+    """
 
     head_lr_factor: float = Field(10.0, gt=0)
     layer_decay: float | None = Field(None, gt=0, le=1)
     ema: float | None = Field(None, gt=0, lt=1)
+    early_stopping: int | None = Field(None, ge=1)
 
 
 class EvalConfig(Section):
@@ -220,8 +226,6 @@ class StudyConfig(Section):
 # Keys of the tree whose feature is still to come, with the values that work today. Asking for more is an error now
 # rather than a setting that silently does nothing.
 AVAILABLE: dict[str, tuple[Any, ...]] = {
-    "optim.layer_decay": (None,),
-    "optim.ema": (None,),
     "hub.repo": (None,),
     "hub.revision": (None,),
     "hub.create_pr": (False,),

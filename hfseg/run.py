@@ -13,6 +13,8 @@ import torch
 from rich.console import Console
 from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments, set_seed
 
+from hfseg.callbacks import HistoryCallback, early_stopping, read_history
+from hfseg.checkpoints import checkpoints, last_whole_checkpoint
 from hfseg.config import RunConfig
 from hfseg.data import SegCollator, TrainTransform, check_data, eval_set, load_dataset, some_rows, train_set
 from hfseg.errors import UserError
@@ -24,7 +26,7 @@ from hfseg.predict import predict
 from hfseg.provenance import Provenance
 from hfseg.report import Example, plot_curves, plot_predictions, print_table
 from hfseg.scores import best_constant_mean_iou, flat_metrics, none_if_nan
-from hfseg.trainer import HistoryCallback, SegTrainer, read_history
+from hfseg.trainer import SegTrainer
 
 
 def default_workers() -> int:
@@ -43,6 +45,7 @@ TRAIN_DEFAULTS: dict[str, Any] = {
     "save_strategy": "epoch",
     "save_total_limit": 2,  # the best and the last
     "load_best_model_at_end": True,
+    "restore_callback_states_from_checkpoint": True,  # early stopping goes on counting
     "metric_for_best_model": "mean_iou",
     "lr_scheduler_type": "polynomial",
     # A GPU must not wait: a sample takes a worker 2 to 4 ms, so 2 to 8 workers, as the process has cores, feed several
@@ -158,30 +161,18 @@ def check_output_dir(config: RunConfig, resume: bool, eval_only: bool) -> str | 
         output_dir.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"output_dir={output_dir} cannot be written to: {error}") from error
-    whole = [path.parent for path in output_dir.glob("checkpoint-*/trainer_state.json") if _is_json(path)]
     if output_dir.exists() and not output_dir.is_dir():
         raise UserError(f"output_dir={output_dir} is a file; give a folder.")
     if resume and (output_dir / "metrics.json").exists():
         raise UserError(f"{output_dir} holds a finished run: there is nothing to resume. --eval-only scores it again.")
     if resume:
-        if not whole:
-            raise UserError(f"{output_dir} holds no checkpoint to resume from. Start the run without --resume.")
-        return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2])))
-    if not eval_only and (whole or (output_dir / "metrics.json").exists()):
+        return str(last_whole_checkpoint(output_dir))
+    if not eval_only and (checkpoints(output_dir) or (output_dir / "metrics.json").exists()):
         raise UserError(
             f"{output_dir} already holds a run. Continue it with --resume, score it with --eval-only, delete the "
             "folder, or give this run another `name` or `output_dir`."
         )
     return None
-
-
-def _is_json(path: Path) -> bool:
-    """Whether a checkpoint's state, the last file the Trainer writes, was written to its end."""
-    try:
-        json.loads(path.read_text())
-    except ValueError:
-        return False
-    return True
 
 
 def check_same_run(config: RunConfig, eval_only: bool) -> None:
@@ -245,12 +236,17 @@ def build_trainer(
         loss=config.loss,
         evaluation=config.eval,
         head_lr_factor=config.optim.head_lr_factor,
+        layer_decay=config.optim.layer_decay,
+        ema=config.optim.ema,
         train_dataset=train_set(data["train"], transform, config.seed, config.data.cache),
         eval_dataset=eval_set(data["validation"], processor, config.data.cache, config.eval.is_native),
         data_collator=SegCollator(labels),
         compute_metrics=SegMetrics(labels),
         processing_class=processor,
-        callbacks=[HistoryCallback(config.output_dir / "history.jsonl")],
+        callbacks=[
+            HistoryCallback(config.output_dir / "history.jsonl"),
+            *early_stopping(config.optim.early_stopping, args),
+        ],
     )
 
 

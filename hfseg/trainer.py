@@ -1,33 +1,42 @@
 """SegTrainer: the stock Trainer, where its measured behaviour is right for segmentation; ours where it is not."""
 
 import json
-import math
-from collections.abc import Sequence
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer
 from transformers.modeling_outputs import SemanticSegmenterOutput
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from hfseg.boundary import boundary_areas
+from hfseg.callbacks import EpochCallback, TrainingStateCallback
+from hfseg.checkpoints import PARTIAL, commit, written_or_nothing
 from hfseg.config import EvalConfig, LossConfig
 from hfseg.data.samples import normalise
+from hfseg.ema import EMA_FILE, WeightAverage
 from hfseg.errors import UserError
 from hfseg.labels import LabelSet
 from hfseg.metrics import SegMetrics
 from hfseg.models.auto_model import reload
 from hfseg.models.fcn import HfsegFCNForSemanticSegmentation
-from hfseg.models.freezing import encoder_name
 from hfseg.models.inference import inference_copy
 from hfseg.models.loss import PLAIN, SegmentationLoss, segmentation_loss
 from hfseg.models.segformer import HfsegSegformerForSemanticSegmentation
+from hfseg.models.synchronised import synchronise_batch_norms
 from hfseg.models.windows import forward_logits, score_image, views
+from hfseg.optimizer import parameter_groups
 from hfseg.scores import compute_from_confusion
 
-Batch = dict[str, torch.Tensor]
+Batch = dict[str, Any]  # tensors, and `names`
+
+DIVERGED_REMEDY = (
+    "Lower train.learning_rate, raise train.warmup_steps or lower train.max_grad_norm, and start again under another "
+    "name. The checkpoints before this step are as they were."
+)
 ONE_PASS = EvalConfig()
 
 
@@ -41,12 +50,16 @@ class SegTrainer(Trainer):
     * The log has `train_mean_iou`, from all pixels since the last log.
     * Evaluation returns counts per image at the labels' native size instead of logits, which would fill the memory.
     * A checkpoint that does not fit the model entirely is an error; stock only warns.
+    * A checkpoint is whole or not there, and a training that goes on from it is the uninterrupted one, logs included.
+    * A loss that is NaN or infinite stops the training; stock trains on.
 
     Args:
         labels: the classes.
         loss: options of the training loss; evaluation always reports plain cross-entropy.
         evaluation: how evaluation runs; `whole` and `slide` want an `EvalSet(native=True)`.
         head_lr_factor: learning rate of everything outside the encoder, in multiples of `learning_rate`.
+        layer_decay: what each layer of the encoder learns slower than the one above it, see `parameter_groups`.
+        ema: decay of the average of the weights that is scored and kept in their place, see `WeightAverage`.
         trainer_arguments: those of `transformers.Trainer`, unchanged; `data_collator` should be a `SegCollator`,
             `compute_metrics` is a `SegMetrics(labels)` unless given.
 
@@ -62,12 +75,14 @@ class SegTrainer(Trainer):
         loss: LossConfig = PLAIN,
         evaluation: EvalConfig = ONE_PASS,
         head_lr_factor: float = 1.0,
+        layer_decay: float | None = None,
+        ema: float | None = None,
         **trainer_arguments: Any,
     ) -> None:
         self.labels = labels
         self.loss = loss
         self.evaluation = evaluation
-        self.head_lr_factor = head_lr_factor
+        self.head_lr_factor, self.layer_decay, self.ema = head_lr_factor, layer_decay, ema
         trainer_arguments.setdefault("compute_metrics", SegMetrics(labels))
         # With a `compute_loss_func`, Trainer leaves labels out of the model's call and our sum / count unscaled.
         super().__init__(compute_loss_func=self._step_loss, **trainer_arguments)
@@ -76,7 +91,13 @@ class SegTrainer(Trainer):
                 f"{self.args.n_gpu} GPUs are visible to one process, where Trainer would use DataParallel. Start one "
                 "process per GPU (`accelerate launch scripts/run_seg.py ...`) or choose one (CUDA_VISIBLE_DEVICES=0)."
             )
+        if self.args.world_size > 1 and self.args.device.type == "cuda":
+            synchronise_batch_norms(self.model)
         self.add_callback(EpochCallback())
+        self.add_callback(TrainingStateCallback(self))
+        self._average: WeightAverage | None = None  # while training
+        self._resumed_from: Path | None = None
+        self._writing_to: Path | None = None
         self._inference_copy: nn.Module | None = None
         self._train_confusion = torch.zeros(labels.num_labels, labels.num_labels, dtype=torch.int64)
 
@@ -85,6 +106,16 @@ class SegTrainer(Trainer):
         return super()._prepare_inputs(normalise(inputs))
 
     # --- training
+
+    def get_train_dataloader(self) -> Any:
+        """The stock loader, whose workers get their seeds from a generator of their own.
+
+        Stock draws them from the random state of the training, and with persistent workers only once a process: after
+        a resume, dropout would differ from the next epoch on.
+        """
+        loader = super().get_train_dataloader()
+        loader.base_dataloader.generator = torch.Generator().manual_seed(self.args.seed)  # accelerate wraps torch's
+        return loader
 
     def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> torch.Tensor:
         """Valid pixels of one optimizer step, over all its micro-batches and processes (stock counts 255 too)."""
@@ -115,19 +146,40 @@ class SegTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, Any]:
         """The stock method, which hands everything in the batch but the labels to the model."""
-        inputs = {key: value for key, value in inputs.items() if key != "sizes"}
+        inputs = {key: value for key, value in inputs.items() if key not in ("sizes", "names")}
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    def training_step(
+        self, model: nn.Module, inputs: Batch, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """The stock method; raises UserError where the loss is NaN or infinite, before any weight has seen it."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if not torch.isfinite(loss):
+            names = inputs.get("names", [])
+            samples = f" on the samples {', '.join(names[:16])}" if names else ""
+            raise UserError(
+                f"The training has diverged: the loss of step {self.state.global_step + 1} is {loss.item()}{samples}. "
+                f"{DIVERGED_REMEDY}"
+            )
+        return loss
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The stock optimizer over groups with the head's learning rate and without decay on norms and biases."""
         if self.optimizer is None:
             optimizer_class, arguments = self.get_optimizer_cls_and_kwargs(self.args, self.model)
-            groups = parameter_groups(self.model, self.args, self.head_lr_factor)
+            groups = parameter_groups(self.model, self.args, self.head_lr_factor, self.layer_decay)
             self.optimizer = optimizer_class(groups, **arguments)
         return self.optimizer
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing, where the checkpoint was the training's last: stock trains one step more."""
+        if not self.control.should_training_stop:
+            super()._run_epoch(*args, **kwargs)
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds `train_mean_iou` to the lines that carry the training loss."""
+        if "train_loss" in logs:  # stock has its mean over the steps since the last resume
+            logs["train_loss"] = self._total_loss_scalar / max(self.state.global_step, 1)
         if "loss" in logs:
             confusion = self.accelerator.reduce(self._train_confusion.to(self.args.device), "sum")
             logs["train_mean_iou"] = compute_from_confusion(np.asarray(confusion.cpu()))["mean_iou"]
@@ -135,6 +187,13 @@ class SegTrainer(Trainer):
         super().log(logs, start_time)
 
     # --- evaluation
+
+    def _evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """The evaluations of the training: of the averaged weights, if there are any."""
+        if self._average is None:
+            return super()._evaluate(*args, **kwargs)
+        with self._average.in_place_of(self.model):
+            return super()._evaluate(*args, **kwargs)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """The stock loader, but every image is scored: `dataloader_drop_last` is for training.
@@ -225,11 +284,94 @@ class SegTrainer(Trainer):
             reload(self.model, Path(self.state.best_model_checkpoint))
         else:
             super()._load_best_model()
+        if self._average is not None:
+            self._average.load(Path(self.state.best_model_checkpoint), self.state.best_global_step)
 
     def _has_other_names_on_disk(self) -> bool:
         """Whether weights may have to be translated, as `from_pretrained` does and the stock Trainer does not."""
         own = isinstance(self.model, HfsegSegformerForSemanticSegmentation | HfsegFCNForSemanticSegmentation)
         return not (own or self.is_fsdp_enabled or self.is_deepspeed_enabled)
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return super()._get_output_dir(trial) if self._writing_to is None else str(self._writing_to)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """The stock checkpoint with our sums and averages in it, under its name only when it is complete."""
+        if not all(parameter.isfinite().all() for parameter in self.model.parameters()):
+            raise UserError(
+                f"The training has diverged: the weights after step {self.state.global_step} are not finite, and no "
+                f"checkpoint is made of them. {DIVERGED_REMEDY}"
+            )
+        run_dir, name = Path(self._get_output_dir(trial)), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        partial = run_dir / PARTIAL
+        if self.args.should_save:
+            shutil.rmtree(partial, ignore_errors=True)  # a kill has left it
+        self.accelerator.wait_for_everyone()
+        self._writing_to = partial
+        try:
+            with written_or_nothing(partial):
+                super()._save_checkpoint(model, trial)
+                self._save_sums(partial / name)
+                self.accelerator.wait_for_everyone()
+                self._commit(partial, run_dir, name)
+        finally:
+            self._writing_to = None
+        self.accelerator.wait_for_everyone()
+
+    def _commit(self, partial: Path, run_dir: Path, name: str) -> None:
+        """Where the stock method saw the partial folder, it is the final one; then stock's clearing of old ones."""
+        if self.state.best_model_checkpoint == str(partial / name):
+            self.state.best_model_checkpoint = str(run_dir / name)
+        if not self.args.should_save:
+            return
+        if self._average is not None:
+            self._average.save(partial / name)
+        self.state.save_to_json(str(partial / name / "trainer_state.json"))
+        commit(partial / name, run_dir / name)
+        partial.rmdir()
+        rotate_checkpoints(str(run_dir), self.args.save_total_limit, self.state.best_model_checkpoint)
+
+    def _save_sums(self, folder: Path) -> None:
+        """What has been added up since the last log, by this process."""
+        sums = {
+            "loss": self._tr_loss.item(),
+            "loss_until_last_log": self._total_loss_scalar,
+            "last_logged_step": self._globalstep_last_logged,
+            "confusion": self._train_confusion.tolist(),
+        }
+        (folder / f"sums_{self.args.process_index}.json").write_text(json.dumps(sums))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        self._resumed_from = None if checkpoint is None else Path(checkpoint)
+
+    def begin_training(self) -> None:
+        """Called when stock has set everything to zero: restores what its checkpoint does not have."""
+        self._train_confusion.zero_()
+        self._average = None if self.ema is None else WeightAverage(self.model, self.ema)
+        folder, self._resumed_from = self._resumed_from, None
+        if folder is None:
+            return
+        if self._average is not None and (folder / EMA_FILE).exists():
+            self._average.load(folder, self.state.global_step)
+        sums_file = folder / f"sums_{self.args.process_index}.json"
+        if sums_file.exists():  # not with another number of processes, nor in a checkpoint of the stock Trainer
+            sums = json.loads(sums_file.read_text())
+            self._tr_loss.fill_(sums["loss"])
+            self._total_loss_scalar = sums["loss_until_last_log"]
+            self._globalstep_last_logged = sums["last_logged_step"]
+            self._train_confusion = torch.tensor(sums["confusion"])
+
+    def weights_changed(self) -> None:
+        """Called after every optimizer step."""
+        if self._average is not None:
+            self._average.update(self.model)
+
+    def end_training(self) -> None:
+        """Called when the best weights are loaded, if that is wanted: the model leaves with the averaged ones."""
+        if self._average is not None:
+            self._average.copy_to(self.model)
+            self._average = None
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """Stock goes on with whatever fits, and trains or scores a half-initialised model."""
@@ -240,88 +382,3 @@ class SegTrainer(Trainer):
                 f"{len(load_result.unexpected_keys)} unexpected {load_result.unexpected_keys[:3]}. "
                 "It was written for another architecture or size."
             )
-
-
-def parameter_groups(model: PreTrainedModel, args: TrainingArguments, head_lr_factor: float) -> list[dict[str, Any]]:
-    """Four groups: encoder (see `encoder_name`) and head (everything else), each with and without weight decay.
-
-    Norms and biases, that is every parameter with one dimension, are not decayed; stock decays BatchNorm. In a model
-    that does not say what its encoder is, everything learns at the encoder's rate.
-    """
-    name = encoder_name(model)
-    prefix = "" if name is None else name + "."
-    groups = []
-    for is_head, learning_rate in ((False, args.learning_rate), (True, args.learning_rate * head_lr_factor)):
-        for is_decayed, weight_decay in ((True, args.weight_decay), (False, 0.0)):
-            parameters = [
-                parameter
-                for name, parameter in model.named_parameters()
-                if parameter.requires_grad
-                and name.startswith(prefix) != is_head
-                and (parameter.ndim > 1) == is_decayed
-            ]
-            if parameters:
-                groups.append({"params": parameters, "lr": learning_rate, "weight_decay": weight_decay})
-    return groups
-
-
-class EpochCallback(TrainerCallback):
-    """Tells the training set the epoch. accelerate does so too, but not under several processes."""
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        dataset = kwargs["train_dataloader"].dataset
-        dataset.set_epoch(int(state.epoch or 0))
-
-
-class HistoryCallback(TrainerCallback):
-    """Writes every log of the training as a line of JSON; a resumed run first drops the lines after its checkpoint.
-
-    Evaluations after the training, of the best weights, are results and not history.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.is_training = False
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.is_training = True
-        if not state.is_world_process_zero:
-            return
-        kept = [line for line in read_history(self.path) if line["step"] <= state.global_step and state.global_step]
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
-        partial.replace(self.path)
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        if self.is_training and state.is_world_process_zero and logs:
-            with self.path.open("a") as file:
-                # JSON has neither NaN nor infinity
-                finite = {key: None if _is_not_finite(value) else value for key, value in logs.items()}
-                file.write(json.dumps(finite | {"step": state.global_step}, allow_nan=False) + "\n")
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self.is_training = False
-
-
-def _is_not_finite(value: Any) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)
-
-
-def read_history(path: Path) -> Sequence[dict[str, Any]]:
-    """The lines of a history file, without one that a kill has torn."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]

@@ -15,7 +15,8 @@ LAYERS = (
     {"labels", "config", "confusion", "scores"},
     {"intervals", "audit", "boundary"},
     {"models", "data", "metrics"},
-    {"evaluate_module", "auto", "trainer", "predict", "report", "provenance", "model_card"},
+    {"callbacks", "checkpoints", "ema", "evaluate_module", "optimizer"},
+    {"auto", "predict", "report", "provenance", "model_card", "trainer"},
     {"run", "doctor"},
 )
 

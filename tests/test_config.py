@@ -78,7 +78,7 @@ def test_every_unknown_key_is_listed_at_once_with_the_nearest_name(tmp_path: Pat
         ("transforms.scale=[2, 1]", "transforms.scale: must be two positive factors"),
         ("data.name=oxford_pets", "data.name: Input should be"),
         ("name=a/b", "becomes a folder's name"),
-        ("optim.ema=0.99", "optim.ema: 0.99 is not available yet"),
+        ("hub.create_pr=true", "hub.create_pr: True is not available yet"),
         ("eval.mode=slide", "eval: `mode: slide` needs `crop` and `stride`"),
         ("eval.crop=64", "eval: `crop` and `stride` are for `mode: slide`"),
         ("eval={mode: slide, crop: 64, stride: 65}", "eval: `stride` 65 is larger than `crop` 64"),

@@ -25,10 +25,11 @@ from hfseg import (
     UserError,
     load_dataset,
 )
+from hfseg.callbacks import HistoryCallback, read_history
 from hfseg.config import EvalConfig, TransformsConfig
 from hfseg.data import eval_set
 from hfseg.models.loss import segmentation_loss
-from hfseg.trainer import HistoryCallback, parameter_groups, read_history
+from hfseg.optimizer import parameter_groups
 
 
 def tiny_model(labels: LabelSet, **changes: Any) -> HfsegSegformerForSemanticSegmentation:
@@ -57,9 +58,10 @@ def make_trainer(
     callbacks: Any = None,
     evaluation: EvalConfig = EvalConfig(),  # noqa: B008
     compute_metrics: SegMetrics | None = None,
+    kind: type[SegTrainer] = SegTrainer,
     **arguments: Any,
 ) -> SegTrainer:
-    config = DataConfig(name="synthetic_pet", synthetic={"num_trainval": 24, "num_test": 6, "size": 64})
+    config = DataConfig(name="synthetic_pet", synthetic={"num_trainval": 24, "num_test": 7, "size": 64})
     data, _ = load_dataset(config)
     processor = SegformerImageProcessor(size={"height": 64, "width": 64})
     transform = TrainTransform(TransformsConfig(size=48), processor.image_mean, processor.image_std)
@@ -68,7 +70,8 @@ def make_trainer(
         "batch_eval_metrics": True, "per_device_train_batch_size": 4, "per_device_eval_batch_size": 4,
         "logging_steps": 2, "max_steps": 4, "dataloader_pin_memory": False,
     }  # fmt: skip
-    return SegTrainer(
+    ours = {key: arguments.pop(key) for key in ("layer_decay", "ema") if key in arguments}
+    return kind(
         model=model or tiny_model(labels),
         args=TrainingArguments(**(defaults | arguments)),
         labels=labels,
@@ -79,6 +82,7 @@ def make_trainer(
         processing_class=processor,
         callbacks=callbacks,
         compute_metrics=compute_metrics or SegMetrics(labels),
+        **ours,
     )
 
 
@@ -145,7 +149,7 @@ def test_a_stream_of_native_images_is_scored_alike(tmp_path: Path, labels: Label
     )
     trainer.evaluate()
     expected = trainer.compute_metrics.confusion
-    data, _ = load_dataset(DataConfig(name="synthetic_pet", synthetic={"num_trainval": 24, "num_test": 6, "size": 64}))
+    data, _ = load_dataset(DataConfig(name="synthetic_pet", synthetic={"num_trainval": 24, "num_test": 7, "size": 64}))
     stream = data["test"].to_iterable_dataset()
     trainer.evaluate(eval_set(stream, trainer.processing_class, native=True))
     assert np.array_equal(trainer.compute_metrics.confusion, expected)
@@ -187,6 +191,26 @@ def test_evaluation_keeps_nothing_but_counts(tmp_path: Path, labels: LabelSet) -
     assert placeholder.shape == (4, 1)
 
 
+def stable_model(labels: LabelSet) -> HfsegSegformerForSemanticSegmentation:
+    """Without randomness, in float64, and with the BatchNorm in evaluation, where it does not see the micro-batch."""
+    model = tiny_model(labels, drop_path_rate=0.0, classifier_dropout_prob=0.0).double()
+    norm = model.decode_head.batch_norm.eval()
+    norm.train = lambda mode=True: norm  # type: ignore[method-assign]
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+def uneven_samples(trainer: SegTrainer) -> "FixedSamples":
+    """8 training samples in float64, each with fewer valid pixels than the one before and the last with none."""
+    samples = FixedSamples(trainer.train_dataset[index] for index in range(8))
+    for index, sample in enumerate(samples):
+        mean, std = sample.pop("normalisation")[..., None, None]
+        sample["pixel_values"] = (sample["pixel_values"].double() - mean) / std
+        sample["labels"][: 5 * index if index < 7 else None] = 255
+    return samples
+
+
 class FixedSamples(list):
     """The same samples in every epoch, in order."""
 
@@ -199,21 +223,13 @@ def test_one_step_is_the_same_however_it_is_split(
     tmp_path: Path, labels: LabelSet, batch_size: int, accumulation: int
 ) -> None:
     """Sum over all valid pixels of the step by their number, although the parts have different numbers of them."""
-    model = tiny_model(labels, drop_path_rate=0.0, classifier_dropout_prob=0.0).double()
-    norm = model.decode_head.batch_norm.eval()  # in training it would see one part at a time
-    norm.train = lambda mode=True: norm  # type: ignore[method-assign]
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
+    model = stable_model(labels)
     trainer = make_trainer(
         tmp_path, labels, model, max_steps=1, per_device_train_batch_size=batch_size, optim="sgd",
         gradient_accumulation_steps=accumulation, learning_rate=1.0, max_grad_norm=0.0, logging_steps=1,
         lr_scheduler_type="constant",
     )  # fmt: skip
-    samples = FixedSamples(trainer.train_dataset[index] for index in range(8))
-    for index, sample in enumerate(samples):
-        mean, std = sample.pop("normalisation")[..., None, None]
-        sample["pixel_values"] = (sample["pixel_values"].double() - mean) / std
-        sample["labels"][: 5 * index] = 255
+    samples = uneven_samples(trainer)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     pixel_values = torch.stack([sample["pixel_values"] for sample in samples])
     target = torch.stack([sample["labels"] for sample in samples]).long()

@@ -107,9 +107,9 @@ class SegCollator:
     """Makes a batch, and checks every label map before a model, possibly on a GPU, can choke on it.
 
     Label maps of different sizes are padded with the ignore index at the bottom and right; `sizes` (B, 2) keeps their
-    height and width. They stay uint8 if all are, and become int64 otherwise. Images are never padded, which would
-    change what a model says of them: `pixel_values` of different sizes are a list of (1, 3, H, W), to be taken one
-    by one.
+    height and width, and `names` their names. They stay uint8 if all are, and become int64 otherwise. Images are never
+    padded, which would change what a model says of them: `pixel_values` of different sizes are a list of
+    (1, 3, H, W), to be taken one by one.
 
     Raises:
         UserError: labels that are not integer (H, W), or ids outside the classes; names the sample. Training images of
@@ -129,7 +129,7 @@ class SegCollator:
         labels = default_collate([self._pad(sample["labels"], height, width, is_small) for sample in samples])
         images = [sample["pixel_values"] for sample in samples]
         # labels come first: the Trainer counts the rows of the first tensor that it finds
-        batch = {"labels": labels, "sizes": sizes}
+        batch = {"labels": labels, "sizes": sizes, "names": [sample["name"] for sample in samples]}
         is_even = len({image.shape for image in images}) == 1
         # accelerate cuts every tensor of a streamed batch along its first dimension, which must not be the channels
         batch["pixel_values"] = default_collate(images) if is_even else [image.unsqueeze(0) for image in images]
@@ -163,7 +163,7 @@ class SegCollator:
             )
 
 
-def normalise(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def normalise(batch: dict[str, Any]) -> dict[str, Any]:
     """What a model takes: `pixel_values` as (bytes - mean) / std in float32, `labels` as int64, on their device.
 
     Args:

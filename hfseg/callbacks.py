@@ -1,0 +1,136 @@
+"""What happens at the events of a training."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hfseg.errors import UserError
+
+
+class Training(Protocol):
+    """What `TrainingStateCallback` tells of."""
+
+    def begin_training(self) -> None: ...
+    def weights_changed(self) -> None: ...
+    def end_training(self) -> None: ...
+
+
+class TrainingStateCallback(TrainerCallback):
+    """Tells the trainer itself, for which stock has no other place. Stops at once where nothing is left to train."""
+
+    def __init__(self, trainer: Training) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.trainer.begin_training()
+        if state.global_step >= state.max_steps:
+            control.should_training_stop = True
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.trainer.weights_changed()
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.trainer.end_training()
+
+
+class EarlyStopping(EarlyStoppingCallback):
+    """Stock's, which after a resume from the checkpoint at which it stopped would train on."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        super().on_train_begin(args, state, control, **kwargs)
+        if self.early_stopping_patience_counter >= self.early_stopping_patience:
+            control.should_training_stop = True
+
+
+def early_stopping(patience: int | None, args: TrainingArguments) -> list[TrainerCallback]:
+    """The callback for `optim.early_stopping`, if it is wanted.
+
+    Raises:
+        UserError: there is nothing to stop by.
+    """
+    if patience is None:
+        return []
+    if args.eval_strategy == "no" or not args.load_best_model_at_end:
+        raise UserError(
+            f"optim.early_stopping={patience} needs evaluations and the best weights at the end: leave "
+            "train.eval_strategy and train.load_best_model_at_end at their defaults."
+        )
+    return [EarlyStopping(patience)]
+
+
+class EpochCallback(TrainerCallback):
+    """Tells the training set the epoch. accelerate does so too, but not under several processes."""
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        dataset = kwargs["train_dataloader"].dataset
+        dataset.set_epoch(int(state.epoch or 0))
+
+
+class HistoryCallback(TrainerCallback):
+    """Writes every log of the training as a line of JSON; a resumed run first goes back to those of its checkpoint.
+
+    Evaluations after the training, of the best weights, are results and not history.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.is_training = False
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.is_training = True
+        if not state.is_world_process_zero:
+            return
+        # Not the file's lines up to this step: those of the end of a training have the last checkpoint's step too.
+        partial = self.path.with_suffix(".partial")
+        partial.write_text("".join(_as_line(logs, logs["step"]) for logs in state.log_history))
+        partial.replace(self.path)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if self.is_training and state.is_world_process_zero and logs:
+            with self.path.open("a") as file:
+                file.write(_as_line(logs, state.global_step))
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.is_training = False
+
+
+def _as_line(logs: dict[str, Any], step: int) -> str:
+    # JSON has neither NaN nor infinity
+    finite = {key: None if _is_not_finite(value) else value for key, value in logs.items()}
+    return json.dumps(finite | {"step": step}, allow_nan=False) + "\n"
+
+
+def _is_not_finite(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def read_history(path: Path) -> Sequence[dict[str, Any]]:
+    """The lines of a history file, without one that a kill has torn."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]

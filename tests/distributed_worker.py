@@ -1,0 +1,54 @@
+"""What one of several processes does: one training step and an evaluation; writes what came out. See test_distributed.
+
+Under torchrun: python -m tests.distributed_worker FOLDER BATCH_SIZE ACCUMULATION
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from torch.utils.data import SequentialSampler
+
+from hfseg import LabelSet, SegTrainer
+from tests.test_trainer import make_trainer, stable_model, uneven_samples
+
+LABELS = LabelSet(["pet", "background", "boundary"])
+
+
+class InOrder(SegTrainer):
+    """The first samples, in order, so that every way to split a step sees the same."""
+
+    def _get_train_sampler(self, train_dataset: object = None) -> SequentialSampler:
+        return SequentialSampler(self.train_dataset)
+
+
+def main() -> None:
+    folder, batch_size, accumulation = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    torch.manual_seed(0)
+    model = stable_model(LABELS)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    trainer = make_trainer(
+        folder, LABELS, model, kind=InOrder, max_steps=1, per_device_train_batch_size=batch_size, optim="sgd",
+        gradient_accumulation_steps=accumulation, learning_rate=1.0, max_grad_norm=0.0, logging_steps=1,
+        lr_scheduler_type="constant", save_strategy="no", use_cpu=True,
+    )  # fmt: skip
+    trainer.train_dataset = uneven_samples(trainer)
+    trainer.train()
+    gradients = {name: before[name] - parameter.detach() for name, parameter in model.named_parameters()}
+    model.load_state_dict(model.state_dict() | before)  # the same weights in every run, to the last bit
+    model.float()
+    metrics = trainer.evaluate()
+    if trainer.is_world_process_zero():
+        result = {
+            "world_size": trainer.args.world_size,
+            "gradients": gradients,
+            "loss": trainer.state.log_history[0]["loss"],
+            "train_mean_iou": trainer.state.log_history[0]["train_mean_iou"],
+            "eval_loss": metrics["eval_loss"],
+            "confusion": torch.from_numpy(trainer.compute_metrics.confusion),
+        }
+        torch.save(result, folder / "result.pt")
+
+
+if __name__ == "__main__":
+    main()

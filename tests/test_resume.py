@@ -1,0 +1,188 @@
+"""A run that is killed and goes on is the run that was never stopped. The real command, in a subprocess."""
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+from hfseg import RunConfig, UserError, run
+from hfseg.checkpoints import checkpoints, damage, last_whole_checkpoint
+from tests.conftest import REPOSITORY
+
+STEPS = 12
+SETTINGS = {
+    "name": "tiny",
+    "transforms": {"size": 32},
+    "eval": {"size": 32},
+    # 22 training images in batches of 4: two epochs and a bit. Logging and saving share no step but the last.
+    "train": {"max_steps": STEPS, "per_device_train_batch_size": 4, "logging_steps": 4, "eval_strategy": "steps",
+              "save_strategy": "steps", "eval_steps": 3, "save_steps": 3, "learning_rate": 1e-3, "warmup_steps": 2},
+}  # fmt: skip
+TIMES = ("runtime", "per_second")
+
+
+def write_config(folder: Path, pets: Path, **optim: Any) -> Path:
+    path = folder / "tiny.yaml"
+    tree = SETTINGS | {"data": {"name": "oxford_pet", "root": str(pets)}, "output_dir": str(folder / "run")}
+    path.write_text(yaml.safe_dump(tree | {"optim": optim}))
+    return path
+
+
+def words(*arguments: object) -> list[str]:
+    return [sys.executable, str(REPOSITORY / "scripts" / "run_seg.py"), *map(str, arguments)]
+
+
+def history(folder: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (folder / "run" / "history.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if not key.endswith(TIMES)} for line in lines]
+
+
+def kill_when(process: subprocess.Popen[bytes], run_dir: Path, step: int, delay: float) -> None:
+    """SIGKILL some time after a step's checkpoint was begun, and that of all its workers."""
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        if (run_dir / f"checkpoint-{step}").exists():
+            time.sleep(delay)
+            break
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def train_with_kills(folder: Path, arguments: list[object], kills: list[tuple[int, float]]) -> int:
+    """Returns how many of the kills came before the end."""
+    done = 0
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    for step, delay in kills:
+        resume = ["--resume"] if checkpoints(folder / "run") else []
+        with (folder / "log").open("ab") as log:
+            process = subprocess.Popen(
+                words(*arguments, *resume), start_new_session=True, env=environment, stdout=log, stderr=log
+            )
+            kill_when(process, folder / "run", step, delay)
+        done += process.returncode == -signal.SIGKILL
+    if (folder / "run" / "metrics.json").exists():
+        return done  # the last kill came too late
+    result = subprocess.run(words(*arguments, "--resume"), env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return done
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("optim", [{}, {"ema": 0.9, "layer_decay": 0.8, "early_stopping": 3}], ids=["plain", "ema"])
+def test_killed_five_times_and_the_same(pets: Path, tmp_path: Path, workers: int, optim: dict[str, Any]) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    arguments = [f"train.dataloader_num_workers={workers}"]
+    for folder in (whole, parts):
+        folder.mkdir()
+    subprocess.run(words("--config", write_config(whole, pets, **optim), *arguments), check=True, capture_output=True)
+    rng = random.Random(workers)
+    kills = [(step, rng.uniform(0, 0.4)) for step in (3, 3, 6, 9, 12)]
+    done = train_with_kills(parts, ["--config", write_config(parts, pets, **optim), *arguments], kills)
+    assert done >= 4
+    assert_same(whole, parts)
+
+
+def assert_same(whole: Path, parts: Path) -> None:
+    weights = [load_file(folder / "run" / "model" / "model.safetensors") for folder in (whole, parts)]
+    assert weights[0].keys() == weights[1].keys()
+    for name, value in weights[0].items():
+        assert value.equal(weights[1][name]), name
+    assert history(whole) == history(parts)
+    metrics = [json.loads((folder / "run" / "metrics.json").read_text()) for folder in (whole, parts)]
+    for key, value in metrics[0].items():
+        assert key.endswith(TIMES) or metrics[1][key] == value, key
+
+
+@pytest.fixture(scope="module")
+def finished(pets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    run(RunConfig.load(write_config(folder, pets, ema=0.9), ["train.save_total_limit=4"]))
+    return folder
+
+
+def _link_checkpoints(source: str, target: str) -> None:
+    """Nothing writes into the files of a checkpoint, so they need not be copied."""
+    (os.link if "/checkpoint-" in source else shutil.copy2)(source, target)
+
+
+def unfinished(finished: Path, folder: Path) -> Path:
+    """The run as a kill after its last checkpoint leaves it."""
+    shutil.copytree(finished / "run", folder / "run", copy_function=_link_checkpoints)
+    (folder / "run" / "metrics.json").unlink()
+    shutil.rmtree(folder / "run" / "model")
+    return folder / "run"
+
+
+def test_from_every_checkpoint(finished: Path, pets: Path, tmp_path: Path) -> None:
+    """In the middle of an epoch and of a logging interval, and with nothing left to train."""
+    for last in (3, 9, 12):
+        folder = tmp_path / str(last)
+        output_dir = unfinished(finished, folder)
+        for step in (3, 6, 9, 12):
+            if step > last:
+                shutil.rmtree(output_dir / f"checkpoint-{step}")
+        run(RunConfig.load(write_config(folder, pets, ema=0.9), ["train.save_total_limit=4"]), resume=True)
+        assert_same(finished, folder)
+        assert history(folder)[-1]["step"] == STEPS
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "optimizer.pt", "trainer_state.json", "rng_state.pth", "ema.safetensors",
+             "sums_0.json", "scheduler.pt", "files.json"],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["torn", "missing", "flipped"])
+def test_a_damaged_checkpoint_is_passed_over(
+    finished: Path, tmp_path: Path, name: str, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    output_dir = unfinished(finished, tmp_path)
+    path = output_dir / "checkpoint-12" / name
+    content = path.read_bytes()
+    path.unlink()
+    if kind != "missing":
+        path.write_bytes(content[:-1] if kind == "torn" else content[:-1] + bytes([content[-1] ^ 1]))
+    assert last_whole_checkpoint(output_dir).name == "checkpoint-9"
+    assert len(caplog.records) == 1
+    assert f"checkpoint-12 is damaged ({name}" in caplog.text
+
+
+def test_all_damaged(finished: Path, tmp_path: Path) -> None:
+    output_dir = unfinished(finished, tmp_path)
+    for folder in checkpoints(output_dir):
+        (folder / "optimizer.pt").unlink()
+    with pytest.raises(UserError, match=r"no checkpoint to resume from .*checkpoint-12 is damaged.*checkpoint-3 is"):
+        last_whole_checkpoint(output_dir)
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(finished: Path, pets: Path, tmp_path: Path) -> None:
+    """A limit on the size of files, at which writing fails as on a full disk."""
+    weights, optimizer = (
+        (finished / "run" / "checkpoint-3" / name).stat().st_size for name in ("model.safetensors", "optimizer.pt")
+    )
+    for limit, number in ((weights - 1000, "weights"), (optimizer - 1000, "optimizer")):
+        folder = tmp_path / number
+        output_dir = unfinished(finished, folder)
+        for step in (6, 9, 12):
+            shutil.rmtree(output_dir / f"checkpoint-{step}")
+        result = subprocess.run(
+            words("--config", write_config(folder, pets, ema=0.9), "train.save_total_limit=4", "--resume"),
+            capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+            preexec_fn=lambda limit=limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        )  # fmt: skip
+        assert result.returncode == 2, result.stderr
+        assert "Traceback" not in result.stderr
+        assert "could not be written" in result.stderr
+        assert [path.name for path in output_dir.glob("checkpoint*")] == ["checkpoint-3"]
+        assert damage(output_dir / "checkpoint-3") is None
