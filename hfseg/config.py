@@ -96,14 +96,18 @@ class FreezeStages(Section):
     stages: int = Field(ge=1)
 
 
+DEFAULT_SIZES = {"segformer": "b0", "fcn": "resnet50"}
+
+
 class ModelConfig(Section):
     """Which model, from which weights: `init` null is from scratch, otherwise a folder or a Hub id.
 
-    `auto` is any semantic segmentation model of transformers, as `init` describes it; `size` is for the others.
+    `size` is b0 to b5 for segformer (b0 by default) and resnet50 (the default) or resnet101 for fcn; `auto` is any
+    semantic segmentation model of transformers, as `init` describes it.
     """
 
     type: Literal["segformer", "fcn", "auto"] = "segformer"
-    size: str = "b0"
+    size: str = ""
     init: str | None = Field(None, min_length=1)
     freeze: Literal["none", "encoder"] | FreezeStages = "none"
 
@@ -111,9 +115,15 @@ class ModelConfig(Section):
     def _belongs(self) -> "ModelConfig":
         if self.type == "auto" and self.init is None:
             raise ValueError("`type: auto` needs `init`, a folder or a Hub id with the model's config and weights")
-        if self.type == "auto" and self.size != type(self).model_fields["size"].default:
+        if self.type == "auto" and self.size:
             raise ValueError("`size` is for segformer and fcn: with `type: auto` the checkpoint says it")
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_size(cls, tree: Any) -> Any:
+        kind = tree.get("type", "segformer") if isinstance(tree, dict) else None
+        return {"size": DEFAULT_SIZES[kind]} | tree if kind in ("segformer", "fcn") else tree
 
 
 class LossConfig(Section):

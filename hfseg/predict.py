@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from transformers import BaseImageProcessor, PreTrainedModel, SegformerImageProcessor
 
 from hfseg.config import EvalConfig
+from hfseg.data.files import UNREADABLE
 from hfseg.errors import UserError
 from hfseg.models.inference import inference_copy
 from hfseg.models.windows import Rows, Whole, forward_logits, logit_strips, views
@@ -91,10 +92,10 @@ def read_image(image: ImageLike) -> Image.Image:
             raise UserError(f"An image array must be uint8 (height, width, 3); got {image.dtype} {image.shape}.")
         return Image.fromarray(image)
     if isinstance(image, Image.Image):
-        return image.convert("RGB")
+        return ImageOps.exif_transpose(image).convert("RGB")
     try:
         return ImageOps.exif_transpose(Image.open(image)).convert("RGB")
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{image} cannot be read as an image ({error}).") from error
 
 

@@ -82,8 +82,10 @@ def run(config: RunConfig, resume: bool = False, eval_only: bool = False) -> dic
     check_against_labels(config, args, labels)
     saved = config.output_dir / "model"
     source = str(saved) if eval_only and saved.is_dir() else None
+    if checkpoint or source:
+        check_same_classes(Path(str(checkpoint or source)), labels)
     processor = load_processor(config, source)
-    model = load_model(config.model, labels, source)
+    model = load_model(config.model, labels, source, exact=eval_only)
     trainer = build_trainer(config, args, model, processor, data, labels)
     provenance = Provenance.of_this_process(config, model.num_parameters())
     is_told = eval_only and (config.output_dir / "provenance.json").exists()  # by the training
@@ -193,6 +195,20 @@ def check_same_run(config: RunConfig, eval_only: bool) -> None:
         raise UserError("\n".join([f"{saved} differs from this config; restore it or start another run:", *lines]))
 
 
+def check_same_classes(folder: Path, labels: LabelSet) -> None:
+    """Raises UserError where the weights in a folder are those of other classes, or of another order of them."""
+    try:
+        saved = json.loads((folder / "config.json").read_text())["id2label"]
+        then, now = [saved[str(index)] for index in range(len(saved))], list(labels.names)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder}/config.json is missing or torn ({error!r}): start another run.") from error
+    if then != now:
+        raise UserError(
+            f"The weights in {folder} were trained for the classes {then}; the data has {now} now. Restore the class "
+            "list, or start another run."
+        )
+
+
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} -> {"a.b": 1}"""
     flat: dict[str, Any] = {}
@@ -261,6 +277,11 @@ def train(trainer: SegTrainer, config: RunConfig, checkpoint: str | None, proven
         if "size mismatch" in str(error):  # torch's words for a checkpoint of another shape
             raise UserError(f"{checkpoint} does not fit the model: {str(error).splitlines()[-1].strip()}") from error
         raise
+    if trainer.state.global_step == 0:
+        raise UserError(
+            "Not one training step was made. With train.dataloader_drop_last the training images must fill a batch: "
+            f"there are fewer than train.per_device_train_batch_size={trainer.args.per_device_train_batch_size}?"
+        )
     provenance.train_seconds = result.metrics["train_runtime"]
     provenance.resumed_from = None if checkpoint is None else Path(checkpoint).name
     provenance.steps = trainer.state.global_step

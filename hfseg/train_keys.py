@@ -66,6 +66,8 @@ def train_problems(train: dict[str, Any]) -> list[str]:
             except ValidationError as error:
                 problems.append(f"  train.{key}: {error.errors()[0]['msg']} (got {value!r})")
             else:
-                if key in TRAIN_MINIMUM and checked is not None and checked < TRAIN_MINIMUM[key]:
+                if key in ("max_steps", "num_train_epochs") and checked == 0:
+                    problems.append(f"  train.{key}: 0 trains nothing; --eval-only scores without training.")
+                elif key in TRAIN_MINIMUM and checked is not None and checked < TRAIN_MINIMUM[key]:
                     problems.append(f"  train.{key}: must be at least {TRAIN_MINIMUM[key]} (got {value!r})")
     return problems

@@ -254,3 +254,23 @@ def test_workers_are_shared_between_processes(
 ) -> None:
     monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
     assert default_workers() in expected
+
+
+def test_weights_of_other_classes_are_not_scored(finished: tuple[Path, object], tmp_path: Path, pets: Path) -> None:
+    folder = Path(shutil.copytree(finished[0], tmp_path / "copy"))
+    path = folder / "run" / "model" / "config.json"
+    config = json.loads(path.read_text())
+    names = config["id2label"]
+    names["0"], names["1"] = names["1"], names["0"]
+    path.write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"trained for the classes \['background', 'pet'"):
+        run(RunConfig.load(write_config(folder, pets)), eval_only=True)
+
+
+def test_a_run_without_a_step_is_no_success(tmp_path: Path, pets: Path) -> None:
+    config = RunConfig.load(
+        write_config(tmp_path, pets), ["train.dataloader_drop_last=true", "train.per_device_train_batch_size=64"]
+    )
+    with pytest.raises(UserError, match="Not one training step"):
+        run(config)
+    assert not (tmp_path / "run" / "metrics.json").exists()

@@ -19,8 +19,9 @@ from hfseg.data.class_counts import count_classes, judge_classes
 from hfseg.data.decoding import undecoded
 from hfseg.data.diagnosis import diagnose_masks
 from hfseg.data.duplicates import find_duplicates
+from hfseg.data.files import DEEP_MODES
 from hfseg.data.findings import Finding, Report
-from hfseg.data.inspection import DEEP_MODES, RESTORE, File, Inspection, Sample, decode, inspect
+from hfseg.data.inspection import RESTORE, File, Inspection, Sample, decode, inspect
 from hfseg.data.loading import find_source, load_dataset
 from hfseg.data.source import Pair, Source
 from hfseg.data.tiles import choose_tiles, load_tile

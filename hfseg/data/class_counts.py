@@ -36,7 +36,11 @@ def judge_classes(pixels: Mapping[str, NDArray[np.int64]], labels: LabelSet) -> 
     findings = []
     for split, counts in pixels.items():
         share = counts[-1] / max(counts.sum(), 1)
-        if share > MAX_IGNORED:
+        if share == 1:
+            what = f"all pixels of the {split} split are ignored ({labels.ignore_index}): there is nothing to score"
+            remedy = "Label it, or move labelled samples to it."
+            findings.append(Finding("error", "nothing-labelled", (), what, remedy))
+        elif share > MAX_IGNORED:
             what = f"{100 * share:.0f} % of the {split} pixels are ignored ({labels.ignore_index})"
             remedy = (
                 "Check how the masks are read: classes may be missing from the list, or reduce_labels set wrongly."

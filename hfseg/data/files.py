@@ -1,6 +1,7 @@
 """What every data set does with files: decode them entirely, know when they change, build the Arrow cache once."""
 
 import hashlib
+import struct
 from io import BytesIO
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from PIL import Image, ImageOps
 
 from hfseg.errors import UserError
 
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises on damaged files
+# What Pillow raises on damaged files; the last two come from damaged EXIF.
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, TypeError, struct.error)
+DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # Pillow cuts their values at 255 on the way to RGB
 
 
 def open_image(file: Path | BytesIO, where: str = "") -> Image.Image:
@@ -34,6 +37,17 @@ def open_image(file: Path | BytesIO, where: str = "") -> Image.Image:
     except UNREADABLE as error:
         raise UserError(f"{path} cannot be read as an image ({error}). Restore it from where it came.") from error
     return image
+
+
+def check_depth(image: Image.Image, where: object) -> None:
+    """Raises UserError for an image whose values do not fit into the 8 bits of RGB: it would become white."""
+    if image.mode in DEEP_MODES:
+        low, high = (float(np.min(value)) for value in image.getextrema())
+        if low < 0 or high > 255:
+            raise UserError(
+                f"{where} is a {image.mode} image with values {low:g}..{high:g}; as RGB, all above 255 is white. "
+                "Convert the images to 8 bits with the contrast you want."
+            )
 
 
 def check_same_size(image: Image.Image, mask: Image.Image, image_path: Path, mask_path: Path) -> None:

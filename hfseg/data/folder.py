@@ -8,7 +8,8 @@
 `masks` may be called `labels` or `annotations`. A test folder without any mask becomes the split `predict`.
 """
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,16 +120,30 @@ def list_files(folder: Path) -> dict[str, Path]:
         UserError: two files differ in nothing but the extension.
     """
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(_walk(folder)):
         inside = path.relative_to(folder)
         if path.suffix.lower() not in SUFFIXES or any(part.startswith(".") for part in inside.parts):
             continue
         key = inside.with_suffix("").as_posix()
         if key in found:
             raise UserError(f"{found[key]} and {path.name} have the same name: which one counts? Remove the other.")
-        if path.is_file():
-            found[key] = path
+        try:
+            key.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"{os.fsencode(path)!r} is not a UTF-8 file name. Rename the file.") from error
+        if not path.is_file():
+            raise UserError(f"{path} is a link to a file that is not there. Restore the file or remove the link.")
+        found[key] = path
     return found
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """All files below a folder, through links too, each real folder once."""
+    seen = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        seen.add(os.path.realpath(parent))
+        folders[:] = [name for name in sorted(folders) if os.path.realpath(os.path.join(parent, name)) not in seen]
+        yield from (Path(parent, name) for name in names)
 
 
 def _layout(mask_suffix: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
-from hfseg.data.files import UNREADABLE
+from hfseg.data.files import DEEP_MODES, UNREADABLE
 from hfseg.data.findings import Finding, Severity
 from hfseg.errors import UserError
 from hfseg.labels import LabelSet
@@ -21,7 +21,6 @@ Size: TypeAlias = tuple[int, int]
 
 THUMBNAIL = 32  # side of the grey thumbnails that are compared for duplicates
 MIN_SIDE = 32
-DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # Pillow cuts their values at 255 on the way to RGB
 RESTORE = "Restore the file from where it came."
 
 

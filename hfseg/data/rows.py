@@ -11,7 +11,7 @@ import datasets
 import fsspec
 import numpy as np
 
-from hfseg.data.files import encode_label, open_image
+from hfseg.data.files import check_depth, encode_label, open_image
 from hfseg.data.masks import MaskReader
 from hfseg.data.source import HELD_OUT_PERCENT
 from hfseg.errors import UserError
@@ -56,6 +56,7 @@ class RowConverter:
 
     def _convert(self, row: Mapping[str, Any], data: bytes, where: str, name: str) -> dict[str, Any]:
         image = open_image(BytesIO(data), f"The image of {where}")
+        check_depth(image, f"The image of {where}")
         mask = row[self.label_column]
         label = None
         if mask is not None:

@@ -15,7 +15,7 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 
-from hfseg.data.files import build, check_same_size, digest, encode_label, file_state, open_image
+from hfseg.data.files import build, check_depth, check_same_size, digest, encode_label, file_state, open_image
 from hfseg.errors import UserError
 from hfseg.labels import LabelSet
 
@@ -123,6 +123,7 @@ class SegmentationFiles(datasets.GeneratorBasedBuilder):
     def _generate_examples(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, dict[str, Any]]]:
         for index, pair in enumerate(pairs):
             image, label = open_image(pair.image), None
+            check_depth(image, pair.image)
             if pair.mask is not None:
                 check_same_size(image, open_image(pair.mask), pair.image, pair.mask)
                 label = {"bytes": encode_label(self.source.read_ids(pair.mask)), "path": None}

@@ -32,38 +32,41 @@ CLASSIFIERS = ("decode_head.classifier.", "classifier.4.", "aux_classifier.4.")
 FCN_SIZES = ("resnet50", "resnet101")
 
 
-def load_model(config: ModelConfig, labels: LabelSet, source: str | None = None) -> PreTrainedModel:
+def load_model(
+    config: ModelConfig, labels: LabelSet, source: str | None = None, exact: bool = False
+) -> PreTrainedModel:
     """The model that `model:` describes, with its frozen parts frozen.
 
     Args:
         config: type, size, `init` and `freeze`.
         labels: the classes of the task.
         source: overrides `config.init`.
+        exact: nothing of the model may be new.
 
     Raises:
         UserError: an unknown size, no weights at `init`, weights that are torn, or those of another architecture.
     """
     source = source or config.init
-    model = _auto(labels, source) if config.type == "auto" else _own(config, labels, source)
+    model, verdict = _auto(labels, source) if config.type == "auto" else _own(config, labels, source)
+    if verdict is not None:
+        logger.warning("%s: %s", source, verdict)
+        if exact and not verdict.startswith("exact"):
+            raise UserError(f"{source}: {verdict}. Its score would be that of random weights; train it first.")
     if config.freeze != "none":
         freeze_encoder(model, None if config.freeze == "encoder" else config.freeze.stages)
     return model
 
 
-def _auto(labels: LabelSet, source: str | None) -> PreTrainedModel:
+def _auto(labels: LabelSet, source: str | None) -> tuple[PreTrainedModel, str]:
     if source is None:
         raise UserError("model.type=auto: set model.init to a folder or a Hub id.")
-    model, verdict = load_auto(resolve(source), labels, source)
-    logger.warning("%s: %s", source, verdict)
-    return model
+    return load_auto(resolve(source), labels, source)
 
 
-def _own(config: ModelConfig, labels: LabelSet, source: str | None) -> PreTrainedModel:
+def _own(config: ModelConfig, labels: LabelSet, source: str | None) -> tuple[PreTrainedModel, str | None]:
     build = _segformer if config.type == "segformer" else _fcn
     model, state = build(config.size, labels, source)
-    if state is not None:
-        logger.warning("%s: %s", source, fill(model, state, str(source)))
-    return model
+    return model, None if state is None else fill(model, state, str(source))
 
 
 def load_processor(config: RunConfig, source: str | None = None) -> SegformerImageProcessor:

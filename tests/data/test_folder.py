@@ -558,3 +558,34 @@ def test_camvid_if_present() -> None:
         assert pair.mask is not None
         np.testing.assert_array_equal(source.read_ids(pair.mask), np.array(Image.open(pair.mask)))
     assert source.labels.num_labels == 11
+
+
+def test_files_behind_links_count_and_broken_links_are_named(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for kind in ("images", "masks"):
+        (tmp_path / "elsewhere" / kind).mkdir(parents=True)
+        (root / kind).mkdir(parents=True)
+        (root / kind / "linked").symlink_to(tmp_path / "elsewhere" / kind)
+        (root / kind / "loop").symlink_to(root / kind)
+    for index in range(12):
+        part = root if index % 2 else tmp_path / "elsewhere"
+        pixels = np.random.default_rng(index).integers(0, 255, (40, 40, 3), np.uint8)
+        Image.fromarray(pixels).save(part / "images" / f"x{index}.png")
+        Image.fromarray(pixels[..., 0] % 2).save(part / "masks" / f"x{index}.png")
+    (root / "classes.txt").write_text("a\nb\n")
+    data, _ = load_dataset(DataConfig(name="folder", root=root))
+    assert sum(map(len, data.values())) == 12
+    (root / "images" / "gone.png").symlink_to(root / "nowhere.png")
+    with pytest.raises(UserError, match=r"gone\.png is a link to a file that is not there"):
+        load_dataset(DataConfig(name="folder", root=root))
+
+
+def test_deep_images_are_refused(tmp_path: Path) -> None:
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+    for index in range(12):
+        Image.fromarray(np.full((40, 40), 5000 * index, np.uint16)).save(tmp_path / "images" / f"{index}.png")
+        Image.fromarray(np.full((40, 40), index % 2, np.uint8)).save(tmp_path / "masks" / f"{index}.png")
+    (tmp_path / "classes.txt").write_text("a\nb\n")
+    with pytest.raises(UserError, match=r"all above 255 is white.*Convert"):
+        load_dataset(DataConfig(name="folder", root=tmp_path))

@@ -12,8 +12,9 @@ from transformers import (
     SegformerForSemanticSegmentation,
 )
 
-from hfseg import HfsegSegformerConfig, HfsegSegformerForSemanticSegmentation, LabelSet, UserError
+from hfseg import HfsegSegformerConfig, HfsegSegformerForSemanticSegmentation, LabelSet, UserError, speed_up
 from hfseg.models.segformer import SIZES
+from hfseg.models.segformer.head_strips import keep_mask
 
 Pair = tuple[SegformerForSemanticSegmentation, HfsegSegformerForSemanticSegmentation]
 LABELS = LabelSet([f"class {index}" for index in range(19)])
@@ -177,3 +178,22 @@ def test_wrong_input_is_named(shape: tuple[int, ...]) -> None:
 def test_unknown_size_is_named() -> None:
     with pytest.raises(UserError, match="b0, b1, b2, b3, b4, b5"):
         HfsegSegformerConfig.from_size("b9", LABELS)
+
+
+def test_dropout_of_everything_leaves_the_bias() -> None:
+    keep, factor = keep_mask(torch.Size((2, 3, 5, 7)), 1.0, torch.device("cpu"))
+    assert not keep.any()
+    assert factor == 0
+    keep, factor = keep_mask(torch.Size((64, 64, 3, 9)), 0.1, torch.device("cpu"))
+    assert keep.float().mean() * factor == pytest.approx(1, abs=0.01)
+
+
+def test_a_norm_without_running_statistics_uses_the_batch() -> None:
+    reference = SegformerForSemanticSegmentation(SegformerConfig(num_labels=2)).eval()
+    model = speed_up(reference)
+    for each in (model, reference):
+        each.decode_head.batch_norm.track_running_stats = False
+        each.decode_head.batch_norm.running_mean = each.decode_head.batch_norm.running_var = None
+    pixel_values = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        torch.testing.assert_close(model(pixel_values).logits, reference(pixel_values).logits, rtol=1e-4, atol=1e-5)

@@ -1,5 +1,7 @@
 """The all-MLP decoder of SegFormer (section 3.2), folded: half of the arithmetic, the same function and parameters."""
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -47,13 +49,18 @@ class HfsegSegformerDecodeHead(nn.Module):
         self.dropout = nn.Dropout(config.classifier_dropout_prob)
         self.classifier = HfsegSegformerClassifier(width, config.num_labels, 1)
 
+    @property
+    def uses_batch_statistics(self) -> bool:
+        """As BatchNorm decides it: in training, and always where it keeps no running statistics."""
+        return self.batch_norm.training or self.batch_norm.running_mean is None
+
     def fold(self) -> tuple[list[torch.Tensor], torch.Tensor]:
         """The products W_i P_i (D, C_i), first stage first, and the sum of the biases W_i b_i (D)."""
         fuse = self.linear_fuse.weight.flatten(1).chunk(len(self.linear_c), dim=1)[::-1]
         products = [mlp(part) for part, mlp in zip(fuse, self.linear_c, strict=True)]
         weights, bias = [weight for weight, _ in products], torch.stack([bias for _, bias in products]).sum(0)
         norm = self.batch_norm
-        if not norm.training and norm.running_mean is not None and norm.running_var is not None:
+        if not self.uses_batch_statistics and norm.running_mean is not None and norm.running_var is not None:
             scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
             weights = [weight * scale[:, None] for weight in weights]
             bias = (bias - norm.running_mean) * scale + norm.bias
@@ -78,7 +85,7 @@ class HfsegSegformerDecodeHead(nn.Module):
             image = to_image(small, *feature.shape[2:])
             large = F.interpolate(image, size=(height, width), mode="bilinear", align_corners=False)
             fused = fused + to_tokens(large)
-        if self.batch_norm.training:
+        if self.uses_batch_statistics:
             fused = to_tokens(self.batch_norm(to_image(fused, height, width)))
         fused = self.dropout(F.relu(fused))
         logits = F.linear(fused, self.classifier.weight.flatten(1), self.classifier.bias)
@@ -90,16 +97,16 @@ class HfsegSegformerDecodeHead(nn.Module):
         """The same with no more than a strip of (B, N, D) at a time."""
         norm, dtype = self.batch_norm, smalls[0].dtype
         tokens = features[0].permute(0, 2, 3, 1).to(dtype)  # (B, h, w, C)
-        weight_4d, class_bias = self.classifier.parameters()
-        class_weight, keep = weight_4d.flatten(1), None
+        class_weight, class_bias = self.classifier.weight.flatten(1), cast(torch.Tensor, self.classifier.bias)
+        keep = None
         if self.dropout.training and self.dropout.p > 0:
             keep, factor = keep_mask(torch.Size((*tokens.shape[:3], len(weight))), self.dropout.p, tokens.device)
             class_weight = class_weight * factor
         logits, mean, variance = StripHead.apply(
             tokens,
             weight.to(dtype),
-            norm.weight if norm.training else None,
-            norm.bias if norm.training else None,
+            norm.weight if self.uses_batch_statistics else None,
+            norm.bias if self.uses_batch_statistics else None,
             class_weight.to(dtype),
             class_bias.to(dtype),
             keep,

@@ -223,7 +223,9 @@ def keep_mask(shape: torch.Size, probability: float, device: torch.device) -> tu
 
     On a CPU `bernoulli_` takes twenty times as long, and bool takes eight times as long as uint8 to become a float.
     """
-    dropped = min(round(probability * DROPOUT_STEPS), DROPOUT_STEPS - 1)
+    dropped = round(probability * DROPOUT_STEPS)
+    if dropped == DROPOUT_STEPS:
+        return torch.zeros(shape, dtype=torch.uint8, device=device), 0.0
     words = torch.randint(-(2**63), 2**63 - 1, ((shape.numel() + 3) // 4,), device=device)
     lanes = words.view(torch.int16)[: shape.numel()].view(shape)
     keep = torch.ge(lanes, dropped - DROPOUT_STEPS // 2, out=torch.empty(shape, dtype=torch.uint8, device=device))

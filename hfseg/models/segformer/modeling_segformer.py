@@ -15,7 +15,7 @@ Comments give shapes: B batch, H x W the image, h x w a stage's feature map, N =
 width, K classes.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -157,7 +157,8 @@ class HfsegSegformerMixFFN(nn.Module):
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else tokens.dtype
         conv = self.dwconv.dwconv
         maps = tokens.view(len(tokens), height, width, -1)
-        parameters = [p for module in (self.dense1, conv, self.dense2) for p in module.parameters()]  # weight, bias
+        layers = (self.dense1, conv, self.dense2)
+        parameters = [cast(torch.Tensor, each) for layer in layers for each in (layer.weight, layer.bias)]
         return StripFFN.apply(*(each.to(dtype) for each in (maps, *parameters))).flatten(1, 2)
 
 
