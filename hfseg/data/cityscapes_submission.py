@@ -1,8 +1,6 @@
 """Predictions as the Cityscapes benchmark server wants them: label ids, not train ids, under the official names."""
 
-import os
 import re
-import tempfile
 from collections.abc import Iterable
 from itertools import zip_longest
 from pathlib import Path
@@ -12,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from hfseg.data.cityscapes import CLASSES
+from hfseg.data.complete import complete_folder
 from hfseg.errors import UserError
 
 SIZE = (2048, 1024)
@@ -36,15 +35,11 @@ def export_submission(predictions: Iterable[ArrayLike], names: Iterable[str], fo
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} holds something already, and the server takes one prediction per image. Empty it.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
-        building = Path(scratch) / folder.name
-        building.mkdir()
+    with complete_folder(folder) as building:
         for prediction, name in zip_longest(predictions, names):
             if prediction is None or name is None:
                 raise UserError("There are not as many names as predictions. Give one name for each.")
             _write(np.asarray(prediction), name, building)
-        os.replace(building, folder)
 
 
 def _write(prediction: NDArray[np.integer], name: str, folder: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from hfseg.data.files import check_depth, encode_label, open_image
 from hfseg.data.masks import MaskReader
-from hfseg.data.source import HELD_OUT_PERCENT
+from hfseg.data.source import HELD_OUT_PERCENT, choose_held_out
 from hfseg.errors import UserError
 
 Rows: TypeAlias = datasets.Dataset | datasets.IterableDataset
@@ -108,8 +108,7 @@ def standardise(rows: Rows, convert: RowConverter) -> Rows:
 def hold_out_rows(rows: datasets.Dataset, split: str) -> tuple[datasets.Dataset, datasets.Dataset]:
     """Splits off 10 %, at least one row; which ones depends on the names alone."""
     names: Sequence[str] = rows["name"][:]
-    ranked = sorted(range(len(names)), key=lambda index: hashlib.sha256(names[index].encode()).hexdigest())
-    held_out = set(ranked[: max(1, round(len(names) * HELD_OUT_PERCENT / 100))])
+    held_out = choose_held_out(names)
     if len(held_out) == len(names):
         raise UserError(f"There are {len(names)} training rows: none is left after the {split} split. Add rows.")
     rest = [index for index in range(len(names)) if index not in held_out]

@@ -130,6 +130,12 @@ class SegmentationFiles(datasets.GeneratorBasedBuilder):
             yield index, {"image": str(pair.image), "label": label, "name": pair.name}
 
 
+def choose_held_out(names: Sequence[str]) -> set[int]:
+    """Which 10 % of the names, at least one, are held out: those whose hashes are the smallest."""
+    ranked = sorted(range(len(names)), key=lambda index: hashlib.sha256(names[index].encode()).hexdigest())
+    return set(ranked[: max(1, round(len(names) * HELD_OUT_PERCENT / 100))])
+
+
 def hold_out(pairs: Sequence[Pair], group: Callable[[Pair], str]) -> tuple[list[Pair], list[Pair]]:
     """Splits off 10 % of each group, at least one sample, for validation; which ones depends on their names alone.
 
@@ -141,8 +147,7 @@ def hold_out(pairs: Sequence[Pair], group: Callable[[Pair], str]) -> tuple[list[
         groups[group(pair)].append(pair)
     held_out: set[Pair] = set()
     for members in groups.values():
-        ranked = sorted(members, key=lambda pair: hashlib.sha256(pair.name.encode()).hexdigest())
-        held_out.update(ranked[: max(1, round(len(members) * HELD_OUT_PERCENT / 100))])
+        held_out.update(members[index] for index in choose_held_out([pair.name for pair in members]))
     train = [pair for pair in pairs if pair not in held_out]
     if not train:
         raise UserError(

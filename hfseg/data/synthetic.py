@@ -7,8 +7,6 @@ that).
 """
 
 import math
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from hfseg.data.complete import complete_folder
 from hfseg.data.drawing import (
     COLOURS,
     RING_WIDTH,
@@ -246,9 +245,7 @@ def write_synthetic_pet(root: Path, *, num_trainval: int, num_test: int, size: i
     """
     if root.exists():
         raise FileExistsError(f"{root} exists: give a folder that does not, or remove it")
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as scratch:
-        building = Path(scratch) / root.name
+    with complete_folder(root) as building:
         (building / "images").mkdir(parents=True)
         (building / "annotations" / "trimaps").mkdir(parents=True)
         counts = dict(zip(SPLITS, (num_trainval, num_test), strict=True))
@@ -257,4 +254,3 @@ def write_synthetic_pet(root: Path, *, num_trainval: int, num_test: int, size: i
         for name, rows in lines.items():
             text = "".join(line for _, _, line in rows)
             (building / "annotations" / f"{name}.txt").write_text(text, encoding="utf-8")
-        os.replace(building, root)

@@ -5,12 +5,11 @@ of paints serves houses, walls, vehicles and clothes, the ground shares its grey
 picture to picture. `tests/data/test_synthetic_cityscapes.py` measures that a colour lookup fails.
 """
 
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
+from hfseg.data.complete import complete_folder
 from hfseg.data.streets.ids import OUT_OF_ROI, UNLABELED
 from hfseg.data.streets.scene import RARE, draw
 
@@ -57,12 +56,9 @@ def write_synthetic_cityscapes(
     """
     if root.exists():
         raise FileExistsError(f"{root} exists: give a folder that does not, or remove it")
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as scratch:
-        building = Path(scratch) / root.name
+    with complete_folder(root) as building:
         for folder in ("leftImg8bit", "gtFine"):
             for split in CITIES:
                 (building / folder / split).mkdir(parents=True)
         for split, count in zip(CITIES, (num_train, num_val, num_test), strict=True):
             _write_split(building, split, count, size, seed)
-        os.replace(building, root)
