@@ -40,6 +40,7 @@ class ClassRow(_File):
     iou: float | None
     accuracy: float | None
     pixels: int
+    boundary_iou: float | None = None
 
 
 class PerClass(_File):

@@ -13,21 +13,25 @@ MAIN = {
     "mean_accuracy": "mean class accuracy",
     "mean_dice": "mean Dice",
 }
-# What else metrics.json may have: a pattern for the key without its split, and how people call it.
-WORDS = (
+# What else metrics.json may have: a pattern for the key without its split, and how people call it. What a config asks
+# for is shown; what every run has is folded away.
+ASKED = (
     (r"boundary_iou", "Boundary IoU"),
-    (r"mean_boundary_iou", "mean Boundary IoU"),
-    (r"(?:mean_)?band_iou_(\d+)(?:px)?", r"mean IoU within \1 px of a boundary"),
-    (r"(?:mean_)?category_iou", "mean IoU of the categories"),
+    (r"band_iou_(\d+)px", r"mean IoU within \1 px of a boundary"),
+    (r"category_iou", "mean IoU of the categories"),
     (r"category_iou_(.+)", r"IoU of the category \1"),
-    (r"ece(.*)", r"calibration error, ECE\1 (lower is better)"),
-    (r"brier(.*)", r"Brier score\1 (lower is better)"),
-    (r"nll(.*)", r"negative log-likelihood\1 (lower is better)"),
+    (r"ece", "calibration error ECE (lower is better)"),
+    (r"ece_calibrated", "the same at the fitted temperature"),
+    (r"brier", "Brier score (lower is better)"),
+    (r"brier_calibrated", "the same at the fitted temperature"),
+)
+ALWAYS = (
     (r"loss", "cross-entropy (lower is better)"),
     (r"frequency_weighted_iou", "frequency-weighted IoU"),
     (r"mean_image_iou", "mean IoU of single images, averaged"),
     (r"worst_image_iou", "mean IoU of the worst image"),
 )
+WORDS = ASKED + ALWAYS
 BOOKKEEPING = re.compile(
     r"iou_|num_|worst_image$|worst_image_name|constant_|runtime|.*_per_second|model_preparation|.*_(low|high)$"
 )
@@ -49,9 +53,10 @@ def results(facts: Facts) -> str:
     bracket = " [95 % interval]" if is_number(metrics.get("test_mean_iou_low")) else ""
     parts = ["## Results", table([f"score{bracket}", *heads], [score_row(facts, *row) for row in rows])]
     parts.append(folded("Each class", class_table(facts), len(facts.per_class.test) > MANY_CLASSES))
-    other = other_rows(facts)
-    if other:
-        parts.append(folded("More scores", table(["score", "validation", "test"], other), True))
+    for is_asked in (True, False):
+        other = other_rows(facts, is_asked)
+        if other:
+            parts.append(folded("More scores", table(["score", "validation", "test"], other), not is_asked))
     parts.append(protocol(facts))
     return "\n\n".join(parts)
 
@@ -64,32 +69,37 @@ def score_row(facts: Facts, name: str, key: str) -> list[str]:
 def class_table(facts: Facts) -> str:
     """IoU and accuracy of each class, and how much of the test pixels it has."""
     total = sum(row.pixels for row in facts.per_class.test)
+    has_boundary = any(row.boundary_iou is not None for row in facts.per_class.test)
     rows = [
         [
             escape(test.name),
             number(validation.iou),
             number(test.iou),
+            *[number(test.boundary_iou)] * has_boundary,
             number(test.accuracy),
             f"{100 * test.pixels / total:.1f} %" if total else "-",
         ]
         for validation, test in zip(facts.per_class.eval, facts.per_class.test, strict=True)
     ]
-    return table(["class", "IoU, validation", "IoU, test", "accuracy, test", "pixels, test"], rows)
+    boundary = ["Boundary IoU, test"] * has_boundary
+    return table(["class", "IoU, validation", "IoU, test", *boundary, "accuracy, test", "pixels, test"], rows)
 
 
-def other_rows(facts: Facts) -> list[list[str]]:
-    """Every score in metrics.json that the first tables do not show: the known ones in order, then the rest."""
+def other_rows(facts: Facts, is_asked: bool) -> list[list[str]]:
+    """The scores that the first tables do not show, the known ones in order: those asked for, or the rest."""
     scores = (key for key, value in facts.metrics.items() if key.startswith("test_") and is_number(value))
     keys = [key.removeprefix("test_") for key in scores]
     left = [key for key in keys if key not in MAIN and not BOOKKEEPING.match(key)]
-    rows = [score_row(facts, in_words(key), key) for key in sorted(left, key=_place)]
-    temperature = facts.metrics.get("temperature", facts.metrics.get("eval_temperature"))
-    if is_number(temperature):
-        rows.append(["temperature of the logits, fitted on validation", number(temperature), ""])
+    chosen = sorted((key for key in left if (_place(key) < len(ASKED)) == is_asked), key=_place)
+    rows = [score_row(facts, in_words(key), key) for key in chosen]
+    temperature = facts.metrics.get("eval_temperature")
+    if is_asked and is_number(temperature):
+        rows.append(["temperature, fitted on validation", number(temperature), ""])
     return rows
 
 
 def _place(key: str) -> int:
+    """In WORDS; behind all of them for what is not known."""
     return next((place for place, (known, _) in enumerate(WORDS) if re.fullmatch(known, key)), len(WORDS))
 
 
