@@ -186,7 +186,7 @@ def test_another_way_of_evaluation_is_told(copied: Path) -> None:
     change(copied / "run_config.yaml", eval=evaluation)
     card = build_card(copied)
     assert "windows of 64 x 64 every 48 pixels, 2 scales, mirrored too" in card.data.eval_results[0].metric_name
-    assert "EvalConfig(mode='slide', crop=64, stride=48, scales=(0.5, 1.0), flip=True)" in card.text
+    assert 'EvalConfig(mode="slide", crop=64, stride=48, scales=(0.5, 1.0), flip=True)' in card.text
 
 
 def test_a_model_scored_as_it_is_was_not_trained(copied: Path) -> None:

@@ -119,7 +119,7 @@ def protocol(facts: Facts) -> str:
     return (
         "**How it was measured.** Mean IoU is the data-set mean IoU of mmseg, cityscapesScripts and `evaluate`: one "
         "confusion matrix over all valid pixels at the labels' native size, IoU for each class, mean over the "
-        f"classes{interval * has_interval}. Evaluation took {input_of_evaluation(facts)}. "
+        f"classes{interval * has_interval}. The model was given {input_of_evaluation(facts)}. "
         + (
             "Validation chose the checkpoint; the test split was scored once."
             if facts.origin.steps

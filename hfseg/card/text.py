@@ -15,7 +15,7 @@ def network(facts: Facts) -> str:
     if model.type == "segformer":
         return f"a SegFormer-{model.size.upper()}"
     if model.type == "fcn":
-        return f"an FCN with a {model.size.replace('resnet', 'ResNet-')} encoder"
+        return f"an FCN-{model.size.replace('resnet', 'ResNet')}"
     return "a segmentation model of transformers"
 
 

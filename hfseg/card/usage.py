@@ -58,7 +58,8 @@ def _with_hfseg(facts: Facts) -> str:
         way = "With hfseg, which segments as the scores below were made; the two ways above make one plain pass:"
         imports.append("from hfseg.config import EvalConfig")
         changed = evaluation.model_dump(exclude_defaults=True)
-        options = f", eval=EvalConfig({', '.join(f'{key}={value!r}' for key, value in changed.items())})"
+        words = ", ".join(f"{key}={value!r}" for key, value in changed.items()).replace("'", '"')
+        options = f", eval=EvalConfig({words})"
     loader = CLASSES.get(facts.config.model.type)
     if loader is None:
         loader = "AutoModelForSemanticSegmentation"
@@ -70,7 +71,8 @@ def _with_hfseg(facts: Facts) -> str:
             *imports,
             "",
             f'model = {loader}.from_pretrained("{facts.model_id}")',
-            f'[mask] = predict(model, "image.jpg"{options})  # class ids, at the image\'s own size',
+            "# class ids, at the image's own size",
+            f'[mask] = predict(model, "image.jpg"{options})',
         ]
     )
     return f"{way}\n\n```python\n{code}\n```"
