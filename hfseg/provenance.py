@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ import torch
 
 from hfseg.config import RunConfig
 
+# A path inside an override's YAML, such as data={name: folder, root: /home/me/data}
+INNER_PATH = re.compile(r"(?<=[\s{\[,'\"])(?:/|~/|\.\./)[^\s,\]}'\"]+")
 PACKAGES = ("hfseg", "torch", "torchvision", "transformers", "accelerate", "datasets", "numpy")
 
 
@@ -61,7 +64,7 @@ def public_command(words: Sequence[str]) -> str:
         elif word.startswith(("/", "~", "..")):
             shown.append(shlex.quote("/".join(Path(word).parts[-2:])))
         else:
-            shown.append(shlex.quote(word))
+            shown.append(shlex.quote(INNER_PATH.sub("<path>", word)))
     return " ".join(["python", *shown])
 
 

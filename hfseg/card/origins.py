@@ -1,0 +1,168 @@
+"""Where data and weights come from: names, licences and papers. What no run file can know stands here, once."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from hfseg.config import RunConfig
+
+BIBTEX = {
+    "segformer": """@inproceedings{xie2021segformer,
+  title     = {{SegFormer}: Simple and Efficient Design for
+               Semantic Segmentation with Transformers},
+  author    = {Xie, Enze and Wang, Wenhai and Yu, Zhiding and
+               Anandkumar, Anima and Alvarez, Jose M. and Luo, Ping},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year      = {2021}
+}""",
+    "fcn": """@inproceedings{long2015fully,
+  title     = {Fully Convolutional Networks for Semantic Segmentation},
+  author    = {Long, Jonathan and Shelhamer, Evan and Darrell, Trevor},
+  booktitle = {IEEE Conference on Computer Vision and Pattern Recognition},
+  year      = {2015}
+}""",
+    "oxford_pet": """@inproceedings{parkhi2012cats,
+  title     = {Cats and Dogs},
+  author    = {Parkhi, Omkar M. and Vedaldi, Andrea and Zisserman, Andrew and Jawahar, C. V.},
+  booktitle = {IEEE Conference on Computer Vision and Pattern Recognition},
+  year      = {2012}
+}""",
+    "cityscapes": """@inproceedings{cordts2016cityscapes,
+  title     = {The {Cityscapes} Dataset for Semantic Urban Scene Understanding},
+  author    = {Cordts, Marius and Omran, Mohamed and Ramos, Sebastian and
+               Rehfeld, Timo and Enzweiler, Markus and Benenson, Rodrigo and
+               Franke, Uwe and Roth, Stefan and Schiele, Bernt},
+  booktitle = {IEEE Conference on Computer Vision and Pattern Recognition},
+  year      = {2016}
+}""",
+}
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set as a card speaks of it.
+
+    Attributes:
+        title: its name, to follow "trained on".
+        licence: a sentence about it.
+        hub_id: where the Hub has it.
+        limits: what a model trained on it should not be trusted with.
+        is_drawn: made by hfseg, so that its pictures may be shown to anyone.
+    """
+
+    title: str
+    licence: str
+    limits: str
+    hub_id: str | None = None
+    is_drawn: bool = False
+
+
+OWN_LICENCE = "The data has a licence of its own, which hfseg does not know."
+OWN_LIMITS = "It knows the kind of pictures it was trained on; nothing is known of any other kind."
+DRAWN_LIMITS = "The training pictures are drawn by a program: this is a demonstration and no model for photographs."
+DATA_SETS = {
+    "oxford_pet": DataSet(
+        "Oxford-IIIT Pet",
+        "The data, Oxford-IIIT Pet, is CC BY-SA 4.0; its pictures belong to their photographers.",
+        "It knows cats and dogs that fill much of the picture; other animals, and scenes with several, are new to it.",
+        hub_id="timm/oxford-iiit-pet",
+    ),
+    "cityscapes": DataSet(
+        "Cityscapes (scored on the official val)",
+        "The data, Cityscapes, is free for non-commercial use only, under its own terms.",
+        "It knows daylight streets of German cities from behind a windscreen. It is not fit to steer anything.",
+    ),
+    "folder": DataSet("own images and masks", OWN_LICENCE, OWN_LIMITS),
+    "hub": DataSet("a data set of the Hub", OWN_LICENCE, OWN_LIMITS),
+    "synthetic_pet": DataSet(
+        "hfseg's drawn pets", "The data is drawn by hfseg (Apache-2.0).", DRAWN_LIMITS, is_drawn=True
+    ),
+    "synthetic_cityscapes": DataSet(
+        "hfseg's drawn streets", "The data is drawn by hfseg (Apache-2.0).", DRAWN_LIMITS, is_drawn=True
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Licence:
+    """Of the weights, in the Hub's words.
+
+    Attributes:
+        id: as in the card's `license`.
+        reason: a sentence for the reader.
+        name: only for the id `other`.
+        link: only for the id `other`.
+    """
+
+    id: str
+    reason: str
+    name: str | None = None
+    link: str | None = None
+
+
+NVIDIA = Licence(
+    "other",
+    "The weights derive from NVIDIA's SegFormer weights, whose licence allows non-commercial use only.",
+    "nvidia-source-code-license-for-segformer",
+    "https://github.com/NVlabs/SegFormer/blob/master/LICENSE",
+)
+CITYSCAPES = Licence(
+    "other",
+    "The weights were trained on Cityscapes, whose terms allow non-commercial use only.",
+    "cityscapes-terms-of-use",
+    "https://www.cityscapes-dataset.com/license/",
+)
+PICKLES = (".pth", ".pt", ".bin")
+
+
+def hub_id(config: RunConfig) -> str | None:
+    """The Hub repository that the weights started from, if they did."""
+    init = config.model.init
+    is_id = init is not None and re.fullmatch(r"\w[\w.-]*/[\w.-]+", init) and Path(init).suffix not in PICKLES
+    return init if is_id and not Path(str(init)).exists() else None
+
+
+def is_torchvision(init: str | None) -> bool:
+    """Whether `model.init` names one of torchvision's weights, such as ResNet50_Weights.IMAGENET1K_V2."""
+    return init is not None and re.fullmatch(r"\w+_Weights\.\w+", init) is not None
+
+
+def is_nvidia(config: RunConfig) -> bool:
+    """Whether the weights started from NVIDIA's: their Hub ids, or the research files, which are always pickles."""
+    init = config.model.init or ""
+    is_research_file = config.model.type == "segformer" and Path(init).suffix in PICKLES
+    return init.lower().startswith("nvidia/") or is_research_file
+
+
+def licence_of_weights(config: RunConfig) -> Licence:
+    """What may be done with the weights, as far as the config tells; `unknown` where only the owner can say."""
+    init = config.model.init
+    if is_nvidia(config):
+        return NVIDIA
+    if config.data.name == "cityscapes":
+        return CITYSCAPES
+    if init is not None and not is_torchvision(init):
+        return Licence("unknown", f"The weights derive from `{public_init(init)}`: its licence holds for them too.")
+    if config.data.name in ("folder", "hub"):
+        return Licence("unknown", "The weights may be used as far as the owner of the data allows.")
+    if init is not None:
+        return Licence(
+            "apache-2.0",
+            "The weights are under Apache-2.0. They derive from torchvision's (BSD-3-Clause), which were trained on "
+            "public data sets with terms of their own.",
+        )
+    return Licence("apache-2.0", "The weights are under Apache-2.0.")
+
+
+def public_init(init: str) -> str:
+    """`model.init` without this machine's folders: `./` and the path, or its last part, for what lies here."""
+    path = Path(init)
+    if not (init.startswith(("/", "~", ".")) or path.suffix in PICKLES or path.exists()):
+        return init
+    is_inside = not init.startswith(("/", "~")) and ".." not in path.parts
+    return f"./{path if is_inside else path.name}"
+
+
+def citations(config: RunConfig) -> list[str]:
+    """The papers behind the model and the data."""
+    return [BIBTEX[key] for key in (config.model.type, config.data.name) if key in BIBTEX]
