@@ -93,20 +93,22 @@ class Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.request_seen = Request(self.command, unquote(self.path), headers, b"", self.at_cdn)
         fault = self.hub.take_fault(f"{self.command} {self.request_seen.path}")
-        stop_at = fault.up if fault and fault.up is not None else None
-        self.body = self.request_seen.body = self.rfile.read(size if stop_at is None else min(size, stop_at))
+        stop_at = size if fault is None or fault.up is None else min(size, fault.up)
+        self.body = self.request_seen.body = self.rfile.read(stop_at)
         self.hub.log.append(self.request_seen)
         if fault is not None:
             fault.reached.set()
-            if fault.down is not None:
-                self.wfile = CutWriter(self.wfile, fault.down, lambda: self.hub.released.wait(fault.hang))
-            elif fault.hang:
+            if fault.down is None:
                 self.hub.released.wait(fault.hang)
-        if stop_at is not None:
+        if len(self.body) < size:  # a fault, or a client that was killed
             self.close_connection = True
             cut(self.connection)
             return
+        plain = self.wfile
+        if fault is not None and fault.down is not None:
+            self.wfile = CutWriter(plain, fault.down, lambda: self.hub.released.wait(fault.hang))
         self.respond(fault.status if fault else None)
+        self.wfile = plain
 
     do_HEAD = do_POST = do_PUT = do_DELETE = do_GET
 

@@ -85,7 +85,9 @@ class HubHandler(Handler):
             raise HubError(404 if user else 401, "RepoNotFound", "Repository not found")
         if write and user is None:
             raise HubError(401, "RepoNotFound", "Invalid username or password.")
-        if write and (role != "write" or (user != repo.owner and "create_pr" not in self.query)):
+        # Whoever may write at all may propose changes to an open repository
+        proposes = "create_pr" in self.query or any(re.match("refs/pr/|discussions", word) for word in self.words)
+        if write and (role != "write" or (user != repo.owner and not proposes)):
             raise HubError(403, "", "Forbidden: you need a token with write access to this repository.")
         return repo
 
@@ -222,6 +224,16 @@ class HubHandler(Handler):
             raise HubError(404, "RevisionNotFound", f"Invalid rev id: {name}")
         self.answer({})
 
+    def open_pull_request(self, repo: Repo, _: str) -> None:
+        """Upload of a folder over Xet opens one first and then commits to its branch."""
+        self.answer({"num": int(repo.open_pull_request(repo.head).rpartition("/")[2])})
+
+    def send_pull_request(self, repo: Repo, number: str) -> None:
+        date = repo.at(f"refs/pr/{number}").date
+        found = {"num": int(number), "title": "", "status": "draft", "createdAt": date, "isPullRequest": True}
+        found |= {"repo": {"name": repo.id, "type": repo.kind[:-1]}, "events": [], "filesWithConflicts": []}
+        self.answer(found | {"changes": {"base": "refs/heads/main"}, "diff": ""})
+
     # --- files
 
     def route_files(self, kind: str, repo_id: str, rest: list[str]) -> None:
@@ -278,6 +290,8 @@ ACTIONS: dict[tuple[str, str], Callable[..., None]] = {
     ("GET", "xet-write-token"): HubHandler.send_xet_token,
     ("GET", "refs"): HubHandler.send_refs,
     ("GET", "commits"): HubHandler.send_commits,
+    ("POST", "discussions"): HubHandler.open_pull_request,
+    ("GET", "discussions"): HubHandler.send_pull_request,
     ("POST", "branch"): HubHandler.make_branch,
     ("DELETE", "branch"): HubHandler.delete_name,
     ("POST", "tag"): HubHandler.make_tag,

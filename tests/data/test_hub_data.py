@@ -1,7 +1,5 @@
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -21,7 +19,8 @@ from hfseg import DataConfig, RunConfig, TransformsConfig, UserError, load_datas
 from hfseg.data.check import check_data
 from hfseg.data.streaming import StreamingEvalSet, StreamingTrainSet
 from hfseg.data.transforms import TrainTransform
-from tests.data.hub_reader import COMMIT, GATED, REPO, serve
+from tests.hub_server import HubServer
+from tests.hub_storage import Repo
 
 CLASSES = {"0": "sky", "1": "road", "2": "car"}
 Truth = dict[str, list[NDArray[np.uint8]]]
@@ -95,16 +94,16 @@ def picture(split: str, index: int) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def config(root: Path, **options: Any) -> DataConfig:
+def config(root: Path | None, **options: Any) -> DataConfig:
     columns = {"image_column": "picture", "label_column": "annotation"}
     return DataConfig(name="hub", root=root, **(columns | options))
 
 
-def load(root: Path, **options: Any) -> datasets.DatasetDict:
+def load(root: Path | None, **options: Any) -> datasets.DatasetDict:
     return load_dataset(config(root, **options))[0]
 
 
-def complaint(root: Path, **options: Any) -> str:
+def complaint(root: Path | None, **options: Any) -> str:
     with pytest.raises(UserError) as error:
         load(root, **options)
     return str(error.value)
@@ -306,41 +305,57 @@ def test_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         load_dataset(DataConfig(name="hub", repo="owner/data"))
 
 
-LOAD = """
-import json, sys, hfseg, numpy as np
-for options in map(json.loads, sys.argv[1:]):
-    try:
-        data, _ = hfseg.load_dataset(hfseg.DataConfig(**options))
-        print(json.dumps([np.asarray(row["label"]).tolist() for row in data["test"]]))
-    except hfseg.UserError as error:
-        print(json.dumps(str(error)))
-"""
-
-
-def test_a_repository(tmp_path: Path) -> None:
-    """The real client against a loopback Hub, in a process of its own: it reads the Hub's address when imported."""
+@pytest.fixture
+def on_hub(hub: HubServer, tmp_path: Path) -> Truth:
+    """A folder of parquet files as tester/data, and one that is closed to us."""
     truth = make(tmp_path / "repo")
-    options = {"name": "hub", "repo": REPO, "image_column": "picture", "label_column": "annotation"}
-    options |= {"classes": "id2label.json"}
-    local = {"classes": str(tmp_path / "repo" / "id2label.json")}
-    changes: list[dict[str, Any]] = [
-        {}, {"streaming": True}, {"revision": COMMIT}, {"classes": "no.txt"}, {"subset": "none"},
-        {"revision": "no-branch"}, {"repo": "owner/missing"}, {"repo": GATED},
-        {"revision": "no-branch"} | local, {"repo": "owner/missing"} | local, {"repo": GATED} | local,
-    ]  # fmt: skip
-    environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
-    with serve(tmp_path / "repo") as address:
-        command = [sys.executable, "-c", LOAD, *(json.dumps(options | change) for change in changes)]
-        result = subprocess.run(command, env=environment | {"HF_ENDPOINT": address}, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    plain, streamed, pinned, *said = map(json.loads, result.stdout.splitlines())
-    assert plain == streamed == pinned == [ids.tolist() for ids in truth["validation"]]
-    assert said[0] == "data.classes=no.txt is neither a local file nor in owner/data."
-    assert "data.subset=none: BuilderConfig 'none' not found" in said[1]
-    for revision, missing, gated in (said[2:5], said[5:]):
-        assert "data.repo=owner/data has no data.revision=no-branch" in revision
-        assert "data.repo=owner/missing is not on the Hub, or private or gated" in missing
-        assert "data.repo=owner/gated is not on the Hub, or private or gated" in gated
+    api = huggingface_hub.HfApi()
+    api.create_repo("tester/data", repo_type="dataset", private=True)
+    api.upload_folder(repo_id="tester/data", repo_type="dataset", folder_path=tmp_path / "repo")
+    closed = Repo("datasets", "owner/gated", gated=True)
+    closed.advance("main", closed.head, hub.repo("tester/data", "datasets").head.files, "the same files")
+    hub.storage.repos["datasets", "owner/gated"] = closed
+    return truth
+
+
+def test_a_repository(on_hub: Truth, hub: HubServer) -> None:
+    options = {"repo": "tester/data", "classes": "id2label.json"}
+    assert_same(load(None, **options)["test"], on_hub["validation"])
+    assert_same(load(None, **options, streaming=True)["test"], on_hub["validation"])
+    pinned = hub.repo("tester/data", "datasets").head.oid
+    huggingface_hub.HfApi().delete_file("id2label.json", "tester/data", repo_type="dataset")
+    assert_same(load(None, **options, revision=pinned)["test"], on_hub["validation"])
+
+
+@pytest.mark.parametrize("hub", ["lfs"], indirect=True)
+def test_what_a_repository_lacks(on_hub: Truth, tmp_path: Path) -> None:
+    local = {"repo": "tester/data", "classes": tmp_path / "repo" / "id2label.json"}
+    remote = local | {"classes": "id2label.json"}
+    said = complaint(None, **remote | {"classes": "no.txt"})
+    assert said == "data.classes=no.txt is neither a local file nor in tester/data."
+    assert "data.subset=none: BuilderConfig 'none' not found" in complaint(None, **local, subset="none")
+    for options in (local, remote):
+        said = complaint(None, **options, revision="no-branch")
+        assert "data.repo=tester/data has no data.revision=no-branch" in said
+        for repo in ("tester/missing", "owner/gated"):
+            said = complaint(None, **options | {"repo": repo})
+            assert f"data.repo={repo} is not on the Hub, or private or gated" in said
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize("streaming", [False, True])
+def test_round_trip_over_the_hub(tmp_path: Path, streaming: bool) -> None:
+    """What `push_to_hub` makes of the splits is read back with every mask as it was."""
+    truth = make(tmp_path, named=True)
+    data = load(tmp_path)
+    data.push_to_hub("tester/pushed", private=True)
+    again, _ = load_dataset(
+        DataConfig(name="hub", repo="tester/pushed", classes=tmp_path / "id2label.json", streaming=streaming)
+    )
+    assert_same(again["test"], truth["validation"])
+    for split, rows in data.items():
+        assert [row["name"] for row in again[split]] == list(rows["name"])
+    assert_same([*again["train"], *again["validation"]], truth["train"])
 
 
 # --- samples of a stream
