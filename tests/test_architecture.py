@@ -13,10 +13,11 @@ from tests.conftest import REPOSITORY
 LAYERS = (
     {"errors", "train_keys"},
     {"labels", "config", "confusion", "scores"},
-    {"intervals", "audit", "boundary"},
+    {"intervals", "audit", "boundary", "calibration", "id_maps"},
     {"models", "data", "metrics"},
-    {"callbacks", "card", "checkpoints", "ema", "evaluate_module", "optimizer"},
+    {"callbacks", "card", "checkpoints", "counts", "ema", "evaluate_module", "optimizer"},
     {"auto", "predict", "report", "provenance", "model_card", "trainer"},
+    {"scoring"},
     {"run", "doctor"},
 )
 
