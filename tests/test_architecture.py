@@ -13,9 +13,10 @@ from tests.conftest import REPOSITORY
 LAYERS = (
     {"errors", "train_keys"},
     {"labels", "config", "confusion", "scores"},
-    {"intervals", "audit", "boundary"},
+    {"intervals", "audit", "boundary", "run_files"},
+    {"hub"},
     {"models", "data", "metrics"},
-    {"callbacks", "checkpoints", "ema", "evaluate_module", "optimizer"},
+    {"callbacks", "checkpoints", "ema", "evaluate_module", "optimizer", "publishing_trainer"},
     {"auto", "predict", "report", "provenance", "model_card", "trainer"},
     {"run", "doctor"},
 )
