@@ -16,7 +16,6 @@ from huggingface_hub.errors import (
     HTTPError,  # of the client's own HTTP library, whichever that is: dead hosts and cut connections are of this type
     RepositoryNotFoundError,
     RevisionNotFoundError,
-    XetError,
 )
 from huggingface_hub.utils import validate_repo_id
 
@@ -24,7 +23,7 @@ from hfseg.errors import HubTransferError, UserError
 from hfseg.run_files import Files, published_files
 
 # The uploads of large files end in RuntimeError, and LFS' refusals, a refused card among them, in ValueError.
-TRANSFER_ERRORS = (HTTPError, OSError, RuntimeError, ValueError, XetError)
+TRANSFER_ERRORS = (HTTPError, OSError, RuntimeError, ValueError)
 # What is downloaded: weights as safetensors and what lies beside them. No pickles, no other frameworks' weights.
 WANTED = ["*.json", "*.jsonl", "*.safetensors", "*.py", "*.md", "*.yaml", "*.npz", "figures/*"]
 UNWANTED = ["checkpoint-*", "last-checkpoint/*", "*optimizer*"]
@@ -37,6 +36,7 @@ NEXT_STEPS = {
     429: "The Hub asks for patience: run the same command again in some minutes.",
     507: "There is no room left there: free some of the account's storage, then run the same command again.",
 }
+PULL_REQUEST = "refs/pr/"
 TRY_AGAIN = "Check the connection, then run the same command again."
 
 Hub: TypeAlias = HfApi  # so that signatures below stay short
@@ -235,8 +235,7 @@ def _open(hub: Hub, repo: str, revision: str | None, private: bool, create_pr: b
 
 
 def _pull_requests(hub: Hub, repo: str) -> list[str]:
-    found = hub.get_repo_discussions(repo, discussion_type="pull_request", discussion_status="open")
-    return [f"refs/pr/{request.num}" for request in found]
+    return [each.ref for each in hub.list_repo_refs(repo, include_pull_requests=True).pull_requests or []]
 
 
 def _differences(hub: Hub, repo: str, revision: str | None, files: Files) -> list[str]:
@@ -272,6 +271,8 @@ def _is_data_set(hub: Hub, repo: str) -> bool:
 
 
 def _url(hub: Hub, repo: str, revision: str | None) -> str:
+    if revision is not None and revision.startswith(PULL_REQUEST):
+        return f"{hub.endpoint}/{repo}/discussions/{revision.removeprefix(PULL_REQUEST)}"
     return f"{hub.endpoint}/{repo}" + (f"/tree/{revision}" if revision else "")
 
 
