@@ -36,6 +36,7 @@ NEXT_STEPS = {
     429: "The Hub asks for patience: run the same command again in some minutes.",
     507: "There is no room left there: free some of the account's storage, then run the same command again.",
 }
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PULL_REQUEST = "refs/pr/"
 TRY_AGAIN = "Check the connection, then run the same command again."
 
@@ -311,7 +312,7 @@ def _reason(error: BaseException) -> str:
 
 def _next_step(error: BaseException) -> str:
     chain = _chain(error)
-    if any(isinstance(each, OSError) and each.errno == errno.ENOSPC for each in chain):
+    if any(isinstance(each, OSError) and each.errno in NO_ROOM for each in chain):
         return "Make room on the disk, or set HF_HOME to a folder on another, then run the same command again."
     codes = [each.response.status_code for each in chain if isinstance(each, HfHubHTTPError)]
     return next((NEXT_STEPS[code] for code in codes if code in NEXT_STEPS), TRY_AGAIN)

@@ -66,7 +66,7 @@ def check_finished(run_dir: Path) -> dict[str, Any]:
     missing += [] if list(run_dir.glob("model/model*.safetensors")) else ["model/model.safetensors"]
     if missing:
         raise UserError(
-            f"The run in {run_dir} is not finished: {', '.join(missing)} is not there. Go on with --resume, or score "
+            f"The run in {run_dir} is not finished, it lacks {', '.join(missing)}. Go on with --resume, or score "
             "it with --eval-only. Nothing was sent."
         )
     path = run_dir
