@@ -139,6 +139,13 @@ def test_command_line(hub: HubServer, small_runs: dict[str, Path]) -> None:
     assert done.returncode == 0, done.stderr
     assert f"published: {hub.endpoint}/tester/cli (commit {hub.repo('tester/cli').head.oid})" in done.stdout
     assert "model.safetensors" in hub.files("tester/cli")
+
+
+@LFS
+@pytest.mark.slow
+def test_command_line_with_a_token_that_cannot_write(hub: HubServer, small_runs: dict[str, Path]) -> None:
+    command = [sys.executable, "scripts/run_seg.py", "--push", str(small_runs["segformer"])]
+    options = {"cwd": REPOSITORY, "capture_output": True, "text": True}
     refused = subprocess.run(
         [*command, "hub.repo=tester/b"], env=environment() | {"HF_TOKEN": hub.read_token}, **options
     )

@@ -104,7 +104,7 @@ def test_a_push_that_is_refused_over_xet(hub: HubServer, run_dir: Path, match: s
 @LFS
 def test_a_push_that_is_cut(hub: HubServer, run_dir: Path) -> None:
     hub.fail("PUT /lfs", up=5000, times=ALWAYS)
-    check_failed_push(hub, run_dir, "model.safetensors", UNCHANGED, "Check the connection")
+    check_failed_push(hub, run_dir, "Error while uploading", UNCHANGED, "Check the connection")
 
 
 def test_a_dead_hub(hub: HubServer, run_dir: Path) -> None:
@@ -221,7 +221,7 @@ def test_a_pull_that_fails_and_then_succeeds(hub: HubServer, run_dir: Path, empt
         ("GET /lfs", {"down": 3000}, "Check the connection"),
         ("GET /lfs", {"status": 404}, "Check the name"),
         ("GET /api/models", {"status": 500}, "500"),
-        ("GET /api/models", {"status": 403}, "write permission" if False else "403"),
+        ("GET /api/models", {"status": 403}, "403"),
     ):
         hub.fail(match, times=ALWAYS, **fault)
         start = time.monotonic()
@@ -255,6 +255,7 @@ def start(code: str, *arguments: object) -> subprocess.Popen[str]:
 
 
 @LFS
+@pytest.mark.slow
 def test_no_room_for_a_download(hub: HubServer, run_dir: Path, empty_cache: Path) -> None:
     push(run_dir, "tester/tiny")
     _, errors = start(LIMITED).communicate(timeout=100)
@@ -262,7 +263,11 @@ def test_no_room_for_a_download(hub: HubServer, run_dir: Path, empty_cache: Path
     assert is_whole(pull("tester/tiny"), run_dir)
 
 
-@pytest.mark.parametrize(("hub", "match"), [("lfs", "PUT /lfs"), ("xet", "POST .*/commit/")], indirect=["hub"])
+@pytest.mark.parametrize(
+    ("hub", "match"),
+    [("lfs", "PUT /lfs"), pytest.param("xet", "POST .*/commit/", marks=pytest.mark.slow)],
+    indirect=["hub"],
+)
 def test_a_push_that_is_killed(hub: HubServer, run_dir: Path, match: str) -> None:
     fault = hub.fail(match, up=500, hang=100)
     process = start(PUSH, run_dir)
@@ -274,7 +279,11 @@ def test_a_push_that_is_killed(hub: HubServer, run_dir: Path, match: str) -> Non
     assert len(hub.repo("tester/tiny").history()) == 2
 
 
-@pytest.mark.parametrize(("hub", "match"), [("lfs", "GET /lfs"), ("xet", "GET .*xet-read-token")], indirect=["hub"])
+@pytest.mark.parametrize(
+    ("hub", "match"),
+    [("lfs", "GET /lfs"), pytest.param("xet", "GET .*xet-read-token", marks=pytest.mark.slow)],
+    indirect=["hub"],
+)
 def test_a_pull_that_is_killed(hub: HubServer, run_dir: Path, match: str, empty_cache: Path) -> None:
     push(run_dir, "tester/tiny")
     fault = hub.fail(match, down=5000 if "lfs" in match else 0, hang=100)
@@ -283,7 +292,7 @@ def test_a_pull_that_is_killed(hub: HubServer, run_dir: Path, match: str, empty_
     process.send_signal(signal.SIGKILL)
     process.communicate()
     hub.stop()
-    with pytest.raises(HubTransferError, match=r"model\.safetensors.*Check the connection"):
+    with pytest.raises(HubTransferError, match=r"is incomplete.*Check the connection"):
         pull("tester/tiny")  # half a snapshot is none
     hub.start()
     assert is_whole(pull("tester/tiny"), run_dir)
