@@ -58,14 +58,16 @@ def test_push_then_pull(
     check_round_trip(hub, small_runs["segformer"], private, revision, create_pr)
 
 
+@pytest.mark.parametrize("hub", ["lfs", pytest.param("xet", marks=pytest.mark.slow)], indirect=True)
 def test_push_then_pull_fcn(hub: HubServer, small_runs: dict[str, Path]) -> None:
     check_round_trip(hub, small_runs["fcn"], True, None, False)
     assert {"modeling_fcn.py", "configuration_fcn.py"} <= hub.files("tester/tiny").keys()
 
 
 @LFS
-def test_files_and_nothing_private(hub: HubServer, finished_run: Path) -> None:
-    push(finished_run, "tester/tiny", token=hub.write_token)
+def test_files_and_nothing_private(hub: HubServer, small_runs: dict[str, Path]) -> None:
+    run_dir = small_runs["segformer"]
+    push(run_dir, "tester/tiny", token=hub.write_token)
     files = hub.files("tester/tiny")
     assert files.keys() >= {
         "README.md", "config.json", "figures/curves.png", "history.jsonl", "metrics.json", "model.safetensors",
@@ -73,16 +75,16 @@ def test_files_and_nothing_private(hub: HubServer, finished_run: Path) -> None:
     }  # fmt: skip
     assert not [name for name in files if any(word in name for word in (*NEVER, "predictions", "report"))]
     for name in ("metrics.json", "per_class.json", "figures/curves.png"):
-        assert files[name] == (finished_run / name).read_bytes()
+        assert files[name] == (run_dir / name).read_bytes()
     config = yaml.safe_load(files["run_config.yaml"])
     assert config["data"]["root"] == "<root>"
-    assert config["output_dir"] == "tiny"
+    assert config["output_dir"] == "segformer"
     assert config["train"]["max_steps"] == 2
     card = ModelCard(files["README.md"].decode())
     assert (card.data.pipeline_tag, card.data.library_name) == ("image-segmentation", "transformers")
     everything = hub.sent()
     assert b"pet" in everything  # the log has what was sent
-    for secret in (USER, str(Path.home()), str(finished_run.parent), str(REPOSITORY), hub.write_token):
+    for secret in (USER, str(Path.home()), str(run_dir.parent), str(REPOSITORY), hub.write_token):
         assert not re.search(rb"(?<![\w.>])" + re.escape(secret.encode()), everything), secret
 
 

@@ -27,6 +27,7 @@ PULL = "import sys, hfseg; print(hfseg.pull('tester/tiny'))"
 LIMITED = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (30000, 30000)); " + PULL
 UNCHANGED = "Nothing was published: the repository is as it was."
 LFS = pytest.mark.parametrize("hub", ["lfs"], indirect=True)
+SLOW = pytest.mark.slow
 XET = pytest.mark.parametrize("hub", ["xet"], indirect=True)
 
 
