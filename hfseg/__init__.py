@@ -16,7 +16,8 @@ from hfseg.metrics import SegMetrics
 from hfseg.models.fcn import HfsegFCNConfig, HfsegFCNForSemanticSegmentation
 from hfseg.models.segformer import HfsegSegformerConfig, HfsegSegformerForSemanticSegmentation, speed_up
 from hfseg.predict import predict
-from hfseg.run import publish_finished, run
+from hfseg.publish import publish_finished
+from hfseg.run import run
 from hfseg.trainer import SegTrainer
 
 __version__ = "0.1.0"

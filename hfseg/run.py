@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +15,18 @@ from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments,
 
 from hfseg.callbacks import HistoryCallback, early_stopping, read_history
 from hfseg.checkpoints import checkpoints, last_whole_checkpoint
-from hfseg.config import HubConfig, RunConfig
+from hfseg.config import RunConfig
 from hfseg.data import SegCollator, TrainTransform, check_data, eval_set, load_dataset, some_rows, train_set
 from hfseg.errors import UserError
-from hfseg.hub import PushResult, check_access, push
+from hfseg.hub import check_access
 from hfseg.labels import LabelSet
 from hfseg.metrics import SegMetrics
 from hfseg.model_card import write_card
 from hfseg.models.loading import load_model, load_processor
 from hfseg.predict import predict
 from hfseg.provenance import Provenance
+from hfseg.publish import publish_run
 from hfseg.report import Example, plot_curves, plot_predictions, print_table
-from hfseg.run_files import check_finished
 from hfseg.scores import best_constant_mean_iou, flat_metrics, none_if_nan
 from hfseg.trainer import SegTrainer
 
@@ -114,39 +113,6 @@ def check_hub(config: RunConfig, args: TrainingArguments, eval_only: bool) -> No
     """Raises UserError where the run could not be published at its end: now, and not after the training."""
     if config.hub.repo is not None and not eval_only and args.process_index == 0:
         check_access(config.hub.repo, config.hub.private, config.hub.create_pr)
-
-
-def publish_run(run_dir: Path, hub: HubConfig) -> PushResult:
-    """Publishes a finished run where `hub:` says, and prints where that is.
-
-    Raises:
-        UserError: `hub.repo` is not set, or the run cannot be published.
-    """
-    if hub.repo is None:
-        raise UserError("hub.repo is not set: say where to publish, such as hub.repo=me/name.")
-    result = push(
-        run_dir, hub.repo, revision=hub.revision, private=hub.private, create_pr=hub.create_pr, images=hub.images
-    )
-    said = "published" if result.is_new else "published before, unchanged"
-    Console().print(f"{said}: {result.url} (commit {result.commit})", highlight=False, soft_wrap=True)
-    return result
-
-
-def publish_finished(run_dir: str | Path, overrides: Sequence[str] = ()) -> PushResult:
-    """Publishes a run that was trained before, where its own `hub:` or the overrides say.
-
-    Args:
-        run_dir: the folder of the run.
-        overrides: `hub.` keys, such as `hub.repo=me/name`.
-
-    Raises:
-        UserError: another key, a run that is not finished, or it cannot be published.
-    """
-    other = [override for override in overrides if not override.startswith("hub.")]
-    if other:
-        raise UserError(f"--push takes hub. keys only, and sends the run as it is; got {', '.join(other)}.")
-    check_finished(Path(run_dir))
-    return publish_run(Path(run_dir), RunConfig.load(Path(run_dir) / "run_config.yaml", overrides).hub)
 
 
 def check_quickly(config: RunConfig, quiet: bool) -> None:

@@ -16,7 +16,7 @@ LAYERS = (
     {"intervals", "audit", "boundary", "run_files"},
     {"hub"},
     {"models", "data", "metrics"},
-    {"callbacks", "checkpoints", "ema", "evaluate_module", "optimizer", "publishing_trainer"},
+    {"callbacks", "checkpoints", "ema", "evaluate_module", "optimizer", "publish", "publishing_trainer"},
     {"auto", "predict", "report", "provenance", "model_card", "trainer"},
     {"run", "doctor"},
 )
