@@ -7,14 +7,16 @@ from hfseg.auto import register
 from hfseg.config import DataConfig, RunConfig, TransformsConfig
 from hfseg.data import EvalSet, SegCollator, TrainSet, TrainTransform, load_dataset
 from hfseg.doctor import check
-from hfseg.errors import UserError
+from hfseg.errors import HubTransferError, UserError
 from hfseg.evaluate_module import evaluate_metric
+from hfseg.hub import PushResult, pull, push
 from hfseg.intervals import Interval, PairedTest, bootstrap_interval, paired_test
 from hfseg.labels import LabelSet
 from hfseg.metrics import SegMetrics
 from hfseg.models.fcn import HfsegFCNConfig, HfsegFCNForSemanticSegmentation
 from hfseg.models.segformer import HfsegSegformerConfig, HfsegSegformerForSemanticSegmentation, speed_up
 from hfseg.predict import predict
+from hfseg.publish import publish_finished
 from hfseg.run import run
 from hfseg.trainer import SegTrainer
 
@@ -27,9 +29,11 @@ __all__ = [
     "HfsegFCNForSemanticSegmentation",
     "HfsegSegformerConfig",
     "HfsegSegformerForSemanticSegmentation",
+    "HubTransferError",
     "Interval",
     "LabelSet",
     "PairedTest",
+    "PushResult",
     "RunConfig",
     "SegCollator",
     "SegMetrics",
@@ -44,6 +48,9 @@ __all__ = [
     "load_dataset",
     "paired_test",
     "predict",
+    "publish_finished",
+    "pull",
+    "push",
     "run",
     "speed_up",
 ]

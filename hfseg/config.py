@@ -217,12 +217,17 @@ class EvalConfig(Section):
 
 
 class HubConfig(Section):
-    """Where the weights go."""
+    """Where a run is published at its end: `repo` is owner/name, and null publishes nothing.
 
-    repo: str | None = None
-    revision: str | None = None
+    `revision` is the branch. `private` is for a repository that is made; one that everybody can see is then refused.
+    `create_pr` opens a pull request instead. `images` sends pictures that show images of the data, too.
+    """
+
+    repo: str | None = Field(None, min_length=1)
+    revision: str | None = Field(None, min_length=1)
     private: bool = True
     create_pr: bool = False
+    images: bool = False
 
 
 class StudyConfig(Section):
@@ -236,9 +241,6 @@ class StudyConfig(Section):
 # Keys of the tree whose feature is still to come, with the values that work today. Asking for more is an error now
 # rather than a setting that silently does nothing.
 AVAILABLE: dict[str, tuple[Any, ...]] = {
-    "hub.repo": (None,),
-    "hub.revision": (None,),
-    "hub.create_pr": (False,),
     "study": (None,),
 }
 
@@ -282,6 +284,17 @@ class RunConfig(Section):
         if kind == "fcn" and isinstance(transforms, dict):
             return tree | {"transforms": FCN_TRANSFORMS | transforms}
         return tree
+
+    @model_validator(mode="after")
+    def _publishes_to(self) -> "RunConfig":
+        if self.train.get("push_to_hub") and self.hub.repo is None:
+            raise ValueError("`train.push_to_hub` needs `hub.repo`, such as me/name")
+        if self.train.get("push_to_hub") and self.hub.create_pr:
+            raise ValueError(
+                "`train.push_to_hub` publishes every checkpoint to a branch, and `hub.create_pr` the finished run as "
+                "a pull request: choose one"
+            )
+        return self
 
     @property
     def eval_size(self) -> int:

@@ -7,3 +7,7 @@ class UserError(ValueError):
     The message says what is wrong, where (file, key, index), the value got, and what to do. The command line prints
     it without a traceback and exits with code 2; every other exception is a bug of hfseg.
     """
+
+
+class HubTransferError(UserError):
+    """A transfer to or from the Hub: says what was being done, what reached the Hub, and the next step."""

@@ -18,12 +18,14 @@ from hfseg.checkpoints import checkpoints, last_whole_checkpoint
 from hfseg.config import RunConfig
 from hfseg.data import SegCollator, TrainTransform, check_data, eval_set, load_dataset, some_rows, train_set
 from hfseg.errors import UserError
+from hfseg.hub import check_access
 from hfseg.labels import LabelSet
 from hfseg.metrics import SegMetrics
 from hfseg.model_card import write_card
 from hfseg.models.loading import load_model, load_processor
 from hfseg.predict import predict
 from hfseg.provenance import Provenance
+from hfseg.publish import publish_run
 from hfseg.report import Example, plot_curves, plot_predictions, print_table
 from hfseg.scores import best_constant_mean_iou, flat_metrics, none_if_nan
 from hfseg.trainer import SegTrainer
@@ -73,6 +75,7 @@ def run(config: RunConfig, resume: bool = False, eval_only: bool = False) -> dic
     args = training_arguments(config)
     check_streaming(config, args)
     checkpoint = check_output_dir(config, resume, eval_only)
+    check_hub(config, args, eval_only)
     if resume or eval_only:
         check_same_run(config, eval_only)
     set_seed(config.seed)
@@ -101,7 +104,15 @@ def run(config: RunConfig, resume: bool = False, eval_only: bool = False) -> dic
         draw_figures(config, trainer, data["validation"])
         write_card(config.output_dir)
         print_table(per_class, metrics)
+        if config.hub.repo is not None and not eval_only:
+            publish_run(config.output_dir, config.hub)
     return metrics
+
+
+def check_hub(config: RunConfig, args: TrainingArguments, eval_only: bool) -> None:
+    """Raises UserError where the run could not be published at its end: now, and not after the training."""
+    if config.hub.repo is not None and not eval_only and args.process_index == 0:
+        check_access(config.hub.repo, config.hub.private, config.hub.create_pr)
 
 
 def check_quickly(config: RunConfig, quiet: bool) -> None:
@@ -130,6 +141,9 @@ def training_arguments(config: RunConfig) -> TrainingArguments:
         "seed": config.seed,
         "label_names": ["labels"],
         "remove_unused_columns": False,  # the samples' columns are not the data set's
+        "hub_model_id": config.hub.repo,
+        "hub_private_repo": config.hub.private,
+        "hub_revision": config.hub.revision,
     }
     try:
         return TrainingArguments(**(chosen | fixed))

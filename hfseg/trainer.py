@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import Trainer
 from transformers.modeling_outputs import SemanticSegmenterOutput
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
@@ -29,6 +28,7 @@ from hfseg.models.segformer import HfsegSegformerForSemanticSegmentation
 from hfseg.models.synchronised import synchronise_batch_norms
 from hfseg.models.windows import forward_logits, score_image, views
 from hfseg.optimizer import parameter_groups
+from hfseg.publishing_trainer import PublishingTrainer
 from hfseg.scores import compute_from_confusion
 
 Batch = dict[str, Any]  # tensors, and `names`
@@ -40,7 +40,7 @@ DIVERGED_REMEDY = (
 ONE_PASS = EvalConfig()
 
 
-class SegTrainer(Trainer):
+class SegTrainer(PublishingTrainer):
     """`transformers.Trainer` for any semantic segmentation model, with exact losses and metrics.
 
     What differs from the stock Trainer, and why:

@@ -13,9 +13,11 @@ from tests.conftest import REPOSITORY
 LAYERS = (
     {"errors", "train_keys"},
     {"labels", "config", "confusion", "scores"},
-    {"intervals", "audit", "boundary"},
+    {"intervals", "audit", "boundary", "card"},
+    {"run_files"},
+    {"hub"},
     {"models", "data", "metrics"},
-    {"callbacks", "card", "checkpoints", "ema", "evaluate_module", "optimizer"},
+    {"callbacks", "checkpoints", "ema", "evaluate_module", "optimizer", "publish", "publishing_trainer"},
     {"auto", "predict", "report", "provenance", "model_card", "trainer"},
     {"run", "doctor"},
 )
