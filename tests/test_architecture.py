@@ -13,12 +13,13 @@ from tests.conftest import REPOSITORY
 LAYERS = (
     {"errors", "train_keys"},
     {"labels", "config", "confusion", "scores"},
-    {"intervals", "audit", "boundary", "card"},
+    {"intervals", "audit", "boundary", "calibration", "card", "id_maps"},
     {"run_files"},
     {"hub"},
     {"models", "data", "metrics"},
-    {"callbacks", "checkpoints", "ema", "evaluate_module", "optimizer", "publish", "publishing_trainer"},
+    {"callbacks", "checkpoints", "counts", "ema", "evaluate_module", "optimizer", "publish", "publishing_trainer"},
     {"auto", "predict", "report", "provenance", "model_card", "trainer"},
+    {"scoring"},
     {"run", "doctor"},
 )
 

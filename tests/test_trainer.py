@@ -323,8 +323,10 @@ def test_torn_history_lines_are_dropped(tmp_path: Path) -> None:
     assert read_history(path) == [{"step": 1}]
 
 
-def test_evaluation_scores_contours_on_request(tmp_path: Path, labels: LabelSet) -> None:
-    trainer = make_trainer(tmp_path, labels, compute_metrics=SegMetrics(labels, boundary=True))
+@pytest.mark.parametrize("mode", ["resize", "whole"])
+def test_evaluation_scores_contours_on_request(tmp_path: Path, labels: LabelSet, mode: str) -> None:
+    metrics = SegMetrics(labels, boundary=True)
+    trainer = make_trainer(tmp_path, labels, evaluation=EvalConfig(mode=mode), compute_metrics=metrics)
     results = trainer.evaluate()
     expected = SegMetrics(labels, boundary=True)
     with torch.no_grad():
