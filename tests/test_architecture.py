@@ -15,7 +15,7 @@ LAYERS = (
     {"labels", "config", "confusion", "scores"},
     {"intervals", "audit", "boundary"},
     {"models", "data", "metrics"},
-    {"callbacks", "checkpoints", "ema", "evaluate_module", "optimizer"},
+    {"arguments", "callbacks", "checkpoints", "ema", "evaluate_module", "optimizer"},
     {"auto", "predict", "report", "provenance", "model_card", "trainer"},
     {"run", "doctor"},
 )

@@ -12,13 +12,15 @@ import torch
 from tests.conftest import REPOSITORY
 
 
-def result_of(folder: Path, processes: int, batch_size: int, accumulation: int) -> dict[str, Any]:
+def result_of(
+    folder: Path, processes: int, batch_size: int, accumulation: int, unfreeze_at: int = 0
+) -> dict[str, Any]:
     """What `distributed_worker` wrote."""
     folder.mkdir()
     launcher = ["torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m"]
     words = [sys.executable, "-m", *(launcher if processes > 1 else []), "tests.distributed_worker", str(folder)]
     process = subprocess.run(
-        [*words, str(batch_size), str(accumulation)],
+        [*words, str(batch_size), str(accumulation), str(unfreeze_at)],
         cwd=REPOSITORY, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
@@ -44,3 +46,12 @@ def test_two_processes_are_one(tmp_path: Path, alone: dict[str, Any], batch_size
     assert both["confusion"].equal(alone["confusion"])
     assert both["confusion"].sum() > 0
     assert both["eval_loss"] == pytest.approx(alone["eval_loss"], rel=1e-6)
+
+
+def test_an_encoder_that_is_unfrozen_learns_from_all_processes(tmp_path: Path) -> None:
+    """DistributedDataParallel forgets what needs no gradient when it is made. Also: the same averaged weights (EMA)."""
+    alone, both = (result_of(tmp_path / str(n), n, 8 // n, 1, unfreeze_at=1) for n in (1, 2))
+    encoder = [name for name in alone["gradients"] if "encoder" in name]
+    assert max(alone["gradients"][name].abs().max() for name in encoder) > 1e-3
+    for name, expected in alone["gradients"].items():
+        torch.testing.assert_close(both["gradients"][name], expected, rtol=1e-6, atol=1e-9, msg=name)

@@ -54,7 +54,9 @@ def segmentation_loss(
     ignore_index=ignore_index, reduction="sum")`, as stock SegFormer computes it, at a fraction of the memory.
 
     Args:
-        logits: (B, K, h, w), any float type; computed in fp32, or in fp64 if that is what they are.
+        logits: (B, K, h, w), any float type; computed in fp32, or in fp64 if that is what they are, also inside
+            autocast. So bf16 and fp16 logits lose nothing but what they were rounded to, their gradient comes back in
+            their own type, and a sum over pixels, which fp16 could not hold, does not overflow.
         labels: (B, H, W) of 0..K-1 or `ignore_index`, integers.
         ignore_index: label of pixels that do not count.
         options: `class_weights` multiply a pixel's loss by its class's weight; `label_smoothing` as in torch;
