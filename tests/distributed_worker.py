@@ -33,9 +33,10 @@ def main() -> None:
     model = stable_model(LABELS)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     trainer = make_trainer(
-        folder, LABELS, model, kind=InOrder, max_steps=1 + unfreeze_at, per_device_train_batch_size=batch_size, optim="sgd",
+        folder, LABELS, model, kind=InOrder, max_steps=1 + unfreeze_at, per_device_train_batch_size=batch_size,
         gradient_accumulation_steps=accumulation, learning_rate=1.0, max_grad_norm=0.0, logging_steps=1,
-        lr_scheduler_type="constant", save_strategy="no", use_cpu=True, ema=0.9, callbacks=[freezing] if unfreeze_at else None,
+        lr_scheduler_type="constant", save_strategy="no", use_cpu=True, ema=0.9, optim="sgd",
+        callbacks=[freezing] if unfreeze_at else None,
     )  # fmt: skip
     trainer.train_dataset = uneven_samples(trainer)
     trainer.train()

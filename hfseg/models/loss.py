@@ -65,8 +65,10 @@ def segmentation_loss(
             2016, arXiv:1606.04797, over the classes labelled in the batch), weighted by the valid pixels.
 
     Raises:
-        UserError: another number of class weights than classes.
+        UserError: labels that are not integers, or another number of class weights than classes.
     """
+    if labels.is_floating_point():
+        raise UserError(f"Labels must be integer class ids of shape (batch, height, width); got {labels.dtype}.")
     weights = options.class_weights
     if weights is not None and len(weights) != logits.shape[1]:
         raise UserError(f"loss.class_weights has {len(weights)} values for {logits.shape[1]} classes.")

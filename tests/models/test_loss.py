@@ -142,6 +142,12 @@ def test_options(strip_elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
         assert torch.autograd.grad(empty.mean, logits)[0].abs().max() == 0
 
 
+def test_labels_that_are_not_integers() -> None:
+    logits, labels = random_case(3, (4, 4), (16, 16))
+    with pytest.raises(UserError, match=r"integer class ids .* got torch\.float32"):
+        segmentation_loss(logits, labels.float())
+
+
 def test_wrong_number_of_class_weights() -> None:
     logits, labels = random_case(3, (8, 6), (32, 24))
     with pytest.raises(UserError, match="2 values for 3 classes"):
