@@ -53,7 +53,7 @@ def test_two_processes_are_one(tmp_path: Path, alone: dict[str, Any], batch_size
 
 
 def test_an_encoder_that_is_unfrozen_learns_from_all_processes(tmp_path: Path) -> None:
-    """DistributedDataParallel leaves out what needs no gradient when it is made. What is compared is the average (EMA)."""
+    """DistributedDataParallel leaves out what needs no gradient when it is made. Compared is the average (EMA)."""
     alone, both = (result_of(tmp_path / str(n), n, 8 // n, 1, unfreeze_at=1) for n in (1, 2))
     encoder = [name for name in alone["gradients"] if "encoder" in name]
     assert max(alone["gradients"][name].abs().max() for name in encoder) > 1e-5
