@@ -56,7 +56,7 @@ def check_arguments(args: TrainingArguments, model: PreTrainedModel) -> None:
             "train.bf16=true and train.use_cpu=true."
         )
     check_compilation(args)
-    check_sharding(args)
+    check_processes(args)
 
 
 def get_reporting(args: TrainingArguments) -> list[type]:
@@ -74,12 +74,18 @@ def check_compilation(args: TrainingArguments) -> None:
         torch.compile(torch.nn.Identity(), backend=DynamoBackend(name.upper()).value.lower(), mode=mode)
 
 
-def check_sharding(args: TrainingArguments) -> None:
-    """Raises UserError where processes would hold parts of the model.
+def check_processes(args: TrainingArguments) -> None:
+    """Raises UserError where processes would not work together, or hold parts of the model.
 
     hfseg scores, averages (EMA) and saves the whole model of a process, which a part of it is not; on CPUs accelerate
     passes over FSDP in silence.
     """
+    launched = int(os.environ.get("WORLD_SIZE", "1"))  # torchrun and accelerate set it
+    if launched != args.world_size:
+        raise UserError(
+            f"{launched} processes are started, but transformers makes each a training of its own. On CPUs set "
+            "train.use_cpu=true; on GPUs start one process for each that is visible."
+        )
     for name, chosen in (("fsdp", args.fsdp), ("deepspeed", args.deepspeed)):
         variable = f"ACCELERATE_USE_{name.upper()}"  # what `accelerate launch` makes of its config file
         if chosen or os.environ.get(variable, "false").lower() == "true":

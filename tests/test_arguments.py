@@ -56,6 +56,13 @@ def test_a_launcher_that_cuts_the_model_up(pets: Path, tmp_path: Path, monkeypat
         run(RunConfig.load(write_config(tmp_path, pets)))
 
 
+def test_processes_that_would_not_work_together(pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two on CPUs without train.use_cpu: each would train alone and write over the other's files."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=r"2 processes are started.*train\.use_cpu=true"):
+        run(RunConfig.load(write_config(tmp_path, pets)))
+
+
 @pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_an_image_that_is_damaged_in_the_middle_of_an_epoch(pets: Path, tmp_path: Path, workers: int) -> None:
     """All are, when the first steps are made: after every check that there is."""

@@ -72,7 +72,7 @@ def test_two_processes_go_on_from_a_checkpoint(pets: Path, tmp_path: Path) -> No
         "--nproc_per_node=2",
         "scripts/run_seg.py",
     ]
-    settings = ["train.save_total_limit=4", "model={freeze: encoder, unfreeze_at: 5}"]
+    settings = ["train.save_total_limit=4", "model={freeze: encoder, unfreeze_at: 5}", "train.use_cpu=true"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for folder, resume in ((whole, []), (parts, ["--resume"])):
         if resume:
