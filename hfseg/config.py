@@ -104,12 +104,15 @@ class ModelConfig(Section):
 
     `size` is b0 to b5 for segformer (b0 by default) and resnet50 (the default) or resnet101 for fcn; `auto` is any
     semantic segmentation model of transformers, as `init` describes it.
+
+    `freeze` makes the encoder or its first stages a fixed function, until `unfreeze_at` optimizer steps are made.
     """
 
     type: Literal["segformer", "fcn", "auto"] = "segformer"
     size: str = ""
     init: str | None = Field(None, min_length=1)
     freeze: Literal["none", "encoder"] | FreezeStages = "none"
+    unfreeze_at: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")
     def _belongs(self) -> "ModelConfig":
@@ -117,7 +120,14 @@ class ModelConfig(Section):
             raise ValueError("`type: auto` needs `init`, a folder or a Hub id with the model's config and weights")
         if self.type == "auto" and self.size:
             raise ValueError("`size` is for segformer and fcn: with `type: auto` the checkpoint says it")
+        if self.unfreeze_at is not None and self.freeze == "none":
+            raise ValueError("`unfreeze_at` needs something that is frozen before it: set `freeze`")
         return self
+
+    @property
+    def num_frozen_stages(self) -> int | None:
+        """Of the encoder; None is all of it."""
+        return self.freeze.stages if isinstance(self.freeze, FreezeStages) else None
 
     @model_validator(mode="before")
     @classmethod

@@ -13,7 +13,8 @@ import torch
 from rich.console import Console
 from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments, set_seed
 
-from hfseg.callbacks import HistoryCallback, early_stopping, read_history
+from hfseg.arguments import check_arguments, refused
+from hfseg.callbacks import HistoryCallback, ScheduledUnfreezing, early_stopping, read_history
 from hfseg.checkpoints import checkpoints, last_whole_checkpoint
 from hfseg.config import RunConfig
 from hfseg.counts import COUNTS, write_counts
@@ -93,6 +94,7 @@ def run(config: RunConfig, resume: bool = False, eval_only: bool = False) -> dic
         check_same_classes(Path(str(checkpoint or source)), labels)
     processor = load_processor(config, source)
     model = load_model(config.model, labels, source, exact=eval_only)
+    check_arguments(args, model)
     trainer = build_trainer(config, args, model, processor, data, labels)
     provenance = Provenance.of_this_process(config, model.num_parameters())
     is_told = eval_only and (config.output_dir / "provenance.json").exists()  # by the training
@@ -152,10 +154,8 @@ def training_arguments(config: RunConfig) -> TrainingArguments:
         "hub_private_repo": config.hub.private,
         "hub_revision": config.hub.revision,
     }
-    try:
+    with refused("`train:`, by transformers.TrainingArguments,"):
         return TrainingArguments(**(chosen | fixed))
-    except (ValueError, TypeError, ImportError) as error:
-        raise UserError(f"`train:` is refused by transformers.TrainingArguments: {error}") from error
 
 
 def check_streaming(config: RunConfig, args: TrainingArguments) -> None:
@@ -283,6 +283,7 @@ def build_trainer(
         callbacks=[
             HistoryCallback(config.output_dir / "history.jsonl"),
             *early_stopping(config.optim.early_stopping, args),
+            *([ScheduledUnfreezing(config.model)] if config.model.unfreeze_at is not None else []),
         ],
     )
 

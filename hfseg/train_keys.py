@@ -19,6 +19,7 @@ RESERVED_TRAIN_KEYS = {
     "bf16_full_eval": "evaluation runs in the precision of the training",
     "fp16_full_eval": "evaluation runs in the precision of the training",
     "neftune_noise_alpha": "it is for language models",
+    "use_liger_kernel": "it is for language models",
     "hub_token": "log in with `hf auth login`; a token does not belong in a config",
     "hub_model_id": "set `hub.repo`",
     "hub_private_repo": "set `hub.private`",
@@ -36,6 +37,8 @@ TRAIN_MINIMUM = {
     "learning_rate": 0,
     "weight_decay": 0,
     "dataloader_num_workers": 0,
+    "dataloader_prefetch_factor": 1,
+    "max_grad_norm": 0,
     "num_train_epochs": 0,
 }
 

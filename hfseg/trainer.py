@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 from transformers.modeling_outputs import SemanticSegmenterOutput
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
+from hfseg.arguments import check_schedule, refused
 from hfseg.callbacks import EpochCallback, TrainingStateCallback
 from hfseg.checkpoints import PARTIAL, commit, written_or_nothing
 from hfseg.config import EvalConfig, LossConfig
@@ -166,10 +168,19 @@ class SegTrainer(PublishingTrainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The stock optimizer over groups with the head's learning rate and without decay on norms and biases."""
         if self.optimizer is None:
-            optimizer_class, arguments = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             groups = parameter_groups(self.model, self.args, self.head_lr_factor, self.layer_decay)
-            self.optimizer = optimizer_class(groups, **arguments)
+            with refused(f"train.optim={self.args.optim.value}, with its train.optim_args, adam_* and rates,"):
+                optimizer_class, arguments = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+                self.optimizer = optimizer_class(groups, **arguments)
         return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
+        """The stock scheduler; raises UserError for a wrong `lr_scheduler_kwargs` now and not at its first use."""
+        chosen = f"train.lr_scheduler_type={self.args.lr_scheduler_type.value}"
+        with refused(f"{chosen} with train.lr_scheduler_kwargs={self.args.lr_scheduler_kwargs}"):
+            scheduler = super().create_scheduler(num_training_steps, optimizer)
+            check_schedule(scheduler, num_training_steps)
+        return scheduler
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """Nothing, where the checkpoint was the training's last: stock trains one step more."""
