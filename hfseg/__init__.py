@@ -4,7 +4,7 @@ Importing it registers the model types with transformers' Auto classes.
 """
 
 from hfseg.auto import register
-from hfseg.config import DataConfig, RunConfig, TransformsConfig
+from hfseg.config import DataConfig, EvalConfig, RunConfig, TransformsConfig
 from hfseg.data import EvalSet, SegCollator, TrainSet, TrainTransform, load_dataset
 from hfseg.doctor import check
 from hfseg.errors import UserError
@@ -14,6 +14,7 @@ from hfseg.labels import LabelSet
 from hfseg.metrics import SegMetrics
 from hfseg.models.fcn import HfsegFCNConfig, HfsegFCNForSemanticSegmentation
 from hfseg.models.segformer import HfsegSegformerConfig, HfsegSegformerForSemanticSegmentation, speed_up
+from hfseg.pipeline import SegmentationPipeline
 from hfseg.predict import predict
 from hfseg.run import run
 from hfseg.trainer import SegTrainer
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "DataConfig",
+    "EvalConfig",
     "EvalSet",
     "HfsegFCNConfig",
     "HfsegFCNForSemanticSegmentation",
@@ -34,6 +36,7 @@ __all__ = [
     "SegCollator",
     "SegMetrics",
     "SegTrainer",
+    "SegmentationPipeline",
     "TrainSet",
     "TrainTransform",
     "TransformsConfig",

@@ -17,7 +17,7 @@ LAYERS = (
     {"models", "data", "metrics"},
     {"callbacks", "checkpoints", "ema", "evaluate_module", "optimizer"},
     {"auto", "predict", "report", "provenance", "model_card", "trainer"},
-    {"run", "doctor"},
+    {"run", "doctor", "pipeline", "export"},
 )
 
 

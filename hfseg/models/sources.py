@@ -7,8 +7,12 @@ from huggingface_hub import snapshot_download
 from hfseg.errors import UserError
 
 
-def resolve(source: str) -> Path:
+def resolve(source: str, key: str = "model.init") -> Path:
     """The folder itself, or a snapshot of the Hub repository.
+
+    Args:
+        source: a folder or a Hub id.
+        key: what the user calls it, for messages.
 
     Raises:
         UserError: it is neither.
@@ -19,4 +23,4 @@ def resolve(source: str) -> Path:
         return Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors"]))
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"model.init={source!r} is no folder here and cannot be had from the Hub: {reason}") from error
+        raise UserError(f"{key}={source!r} is no folder here and cannot be had from the Hub: {reason}") from error
