@@ -1,21 +1,28 @@
+# ruff: noqa: E402
 """Shared set-up. The environment is set before anything imports huggingface_hub or datasets, which read it then."""
 
 import os
 import tempfile
 
-# A closed port on loopback: an accidental download fails at once instead of hanging.
+from tests.hub_server import HubServer
+
+HUB = HubServer().start()
+# The Hub on loopback is the only one that tests can reach: an accidental download fails at once.
 os.environ.update(
-    HF_ENDPOINT="http://127.0.0.1:9",
+    HF_ENDPOINT=HUB.endpoint,
     HF_HOME=tempfile.mkdtemp(prefix="hfseg-tests-"),
+    HF_HUB_DISABLE_PROGRESS_BARS="1",
     HF_HUB_DISABLE_TELEMETRY="1",
-    HF_HUB_OFFLINE="1",
+    HF_TOKEN=HUB.write_token,
     NO_PROXY="127.0.0.1",
     OMP_WAIT_POLICY="passive",  # spinning threads bring a shared two-core machine to a halt
     TQDM_DISABLE="1",
 )
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 
@@ -28,6 +35,18 @@ REPOSITORY = Path(__file__).parent.parent
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(params=["lfs", "xet"])
+def hub(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """An empty Hub, by both ways of large files. Subprocesses take HF_HUB_DISABLE_XET from the environment."""
+    is_lfs = request.param == "lfs"
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", is_lfs)
+    monkeypatch.setenv("HF_HUB_DISABLE_XET", str(int(is_lfs)))
+    HUB.reset()
+    yield HUB
+    assert not HUB.errors, HUB.errors[0]
+    HUB.reset()
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -293,7 +294,9 @@ def test_damaged_file(tmp_path: Path) -> None:
     assert "Are all its files there and whole?" in said
 
 
-def test_offline(tmp_path: Path) -> None:
+def test_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     (tmp_path / "classes.txt").write_text("a\nb\n")
     with pytest.raises(UserError, match=r"data\.repo=owner/data: the Hub cannot be reached .*HF_HUB_OFFLINE"):
         load_dataset(DataConfig(name="hub", repo="owner/data", classes=tmp_path / "classes.txt"))

@@ -223,7 +223,6 @@ def server(pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         monkeypatch.setattr(oxford_pet, "BASE_URL", f"http://127.0.0.1:{httpd.server_port}/")
         sums = {name: hashlib.md5((folder / name).read_bytes()).hexdigest() for name in oxford_pet.MD5}
         monkeypatch.setattr(oxford_pet, "MD5", sums)
-        monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
         yield folder
         httpd.shutdown()
 
