@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Iterable, Iterator
+from http.client import HTTPException
 from io import BytesIO
 from typing import Any, cast
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
-import httpx
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -217,13 +217,11 @@ def read_any(image: Any, timeout: float) -> Image.Image:
         return read_image(image)
     shown = image if len(image) < 200 else image[:60] + "..."
     try:
-        if image.startswith("data:"):
-            with urlopen(image) as response:
-                content = response.read()
-        else:
-            content = httpx.get(image, timeout=timeout, follow_redirects=True).raise_for_status().content
+        with urlopen(Request(image, headers={"User-Agent": "hfseg"}), timeout=timeout) as response:
+            content = response.read()
+    except (OSError, HTTPException, ValueError) as error:
+        raise UserError(f"{shown} could not be downloaded: {error}. Check the address, or pass a file.") from error
+    try:
         return ImageOps.exif_transpose(Image.open(BytesIO(content))).convert("RGB")
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise UserError(f"{shown} could not be downloaded: {error} Check the address, or pass a file.") from error
     except UNREADABLE as error:
         raise UserError(f"{shown} is no readable image ({error}). Check the address, or pass a file.") from error

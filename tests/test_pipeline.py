@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import HfApi
 from PIL import Image
 from torch import nn
 from transformers import PreTrainedModel, SegformerForSemanticSegmentation, SegformerImageProcessor, pipeline
@@ -23,6 +24,7 @@ from transformers import PreTrainedModel, SegformerForSemanticSegmentation, Segf
 import hfseg
 from hfseg import EvalConfig, SegmentationPipeline, UserError
 from hfseg.predict import predict
+from tests.hub_server import HubServer
 from tests.models.test_contract import kind, make_fcn, make_segformer
 
 PROCESSOR = SegformerImageProcessor(size={"height": 64, "width": 64})
@@ -218,30 +220,68 @@ handler = logging.Handler()
 handler.emit = lambda record: records.append(record.getMessage())
 transformers.logging.disable_default_handler()
 transformers.logging.add_handler(handler)
-segment = pipeline("image-segmentation", model=sys.argv[1], trust_remote_code=sys.argv[2] == "fcn")
+trusted = {"trust_remote_code": True, "revision": sys.argv[5] or None} if sys.argv[2] == "fcn" else {}
+segment = pipeline("image-segmentation", model=sys.argv[1], **trusted)
 found = segment([sys.argv[3], sys.argv[4]], batch_size=2)
 masks = [{part["label"]: np.asarray(part["mask"]).tolist() for part in parts} for parts in found]
 print(json.dumps({"masks": masks, "records": records, "class": type(segment.model).__name__}))
 """
 
 
+def segment_without_hfseg(source: str, folder: Path, scratch: Path, revision: str = "") -> dict[str, Any]:
+    """What a process that cannot import hfseg makes of the first two pictures, and every line it logs.
+
+    transformers warns of code from the Hub that is of no pinned `revision`.
+    """
+    images = pictures()[:2]
+    for index, image in enumerate(images):
+        image.save(scratch / f"{index}.png")
+    words = [sys.executable, "-c", WITHOUT_HFSEG, source, kind_of(folder), "0.png", "1.png", revision]
+    result = subprocess.run(words, cwd=scratch, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    seen: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    seen["ids"] = []
+    for masks, image in zip(seen["masks"], images, strict=True):
+        ids = np.full((image.height, image.width), -1)
+        for index, name in NAMES.items():
+            ids[np.asarray(masks.get(name, np.zeros(ids.shape))) > 0] = index
+        seen["ids"].append(ids)
+    return seen
+
+
+def kind_of(folder: Path) -> str:
+    return folder.parent.name.rstrip("0123456789")
+
+
 def test_a_moved_folder_segments_without_hfseg(folder: Path, tmp_path: Path) -> None:
-    expected, images = predict(load(folder), pictures()), pictures()
+    expected = predict(load(folder), pictures()[:2])
     moved = tmp_path / "elsewhere" / "renamed"
     shutil.copytree(folder, moved)
-    for index, image in enumerate(images[:2]):
-        image.save(tmp_path / f"{index}.png")
-    model_kind = folder.parent.name.rstrip("0123456789")
-    words = [sys.executable, "-c", WITHOUT_HFSEG, str(moved), model_kind, "0.png", "1.png"]
-    result = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    seen = json.loads(result.stdout.splitlines()[-1])
+    seen = segment_without_hfseg(str(moved), folder, tmp_path)
     assert seen["records"] == []
-    assert seen["class"] == {"segformer": "SegformerForSemanticSegmentation"}.get(
-        model_kind, "HfsegFCNForSemanticSegmentation"
-    )
-    for masks, mask in zip(seen["masks"], expected, strict=False):
-        ids = np.full(mask.shape, -1)
-        for index, name in NAMES.items():
-            ids[np.asarray(masks.get(name, np.zeros(mask.shape))) > 0] = index
+    stock = {"segformer": "SegformerForSemanticSegmentation", "fcn": "HfsegFCNForSemanticSegmentation"}
+    assert seen["class"] == stock[kind_of(folder)]
+    for ids, mask in zip(seen["ids"], expected, strict=True):
         assert np.mean(ids == mask) > 0.999
+
+
+@pytest.mark.parametrize("hub", ["lfs"], indirect=True)
+def test_from_the_hub_no_task_name_is_needed(folder: Path, hub: HubServer, tmp_path: Path, quiet: None) -> None:
+    repo, images, api = f"tester/{folder.parent.name}", pictures(), HfApi()
+    expected = predict(load(folder), images, batch_size=1)
+    api.create_repo(repo)
+    api.upload_folder(repo_id=repo, folder_path=folder)
+    card = "---\npipeline_tag: image-segmentation\nlibrary_name: transformers\n---\n# A model\n"
+    api.upload_file(repo_id=repo, path_in_repo="README.md", path_or_fileobj=card.encode())
+    for found in (pipeline(model=repo)(images), pipeline(model=repo, pipeline_class=SegmentationPipeline)(images)):
+        for parts, mask in zip(found, expected, strict=True):
+            assert np.mean(ids_of(parts) == mask) > 0.999
+    assert np.array_equal(ids_of(SegmentationPipeline(repo)(images[0])), expected[0])
+    seen = segment_without_hfseg(repo, folder, tmp_path, hub.repo(repo).head.oid)
+    assert seen["records"] == []
+    assert np.mean(seen["ids"][1] == expected[1]) > 0.999
+
+
+def test_a_name_that_is_nowhere_on_the_hub(hub: HubServer) -> None:
+    with pytest.raises(UserError, match="model='tester/nowhere' is no folder here and cannot be had from the Hub"):
+        SegmentationPipeline("tester/nowhere")
