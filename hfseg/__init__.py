@@ -4,7 +4,7 @@ Importing it registers the model types with transformers' Auto classes.
 """
 
 from hfseg.auto import register
-from hfseg.config import DataConfig, RunConfig, TransformsConfig
+from hfseg.config import DataConfig, EvalConfig, RunConfig, TransformsConfig
 from hfseg.counts import compare_runs
 from hfseg.data import EvalSet, SegCollator, TrainSet, TrainTransform, load_dataset
 from hfseg.doctor import check
@@ -16,6 +16,7 @@ from hfseg.labels import LabelSet
 from hfseg.metrics import SegMetrics
 from hfseg.models.fcn import HfsegFCNConfig, HfsegFCNForSemanticSegmentation
 from hfseg.models.segformer import HfsegSegformerConfig, HfsegSegformerForSemanticSegmentation, speed_up
+from hfseg.pipeline import SegmentationPipeline
 from hfseg.predict import predict
 from hfseg.publish import publish_finished
 from hfseg.run import run
@@ -25,6 +26,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "DataConfig",
+    "EvalConfig",
     "EvalSet",
     "HfsegFCNConfig",
     "HfsegFCNForSemanticSegmentation",
@@ -39,6 +41,7 @@ __all__ = [
     "SegCollator",
     "SegMetrics",
     "SegTrainer",
+    "SegmentationPipeline",
     "TrainSet",
     "TrainTransform",
     "TransformsConfig",

@@ -30,7 +30,7 @@ LAYERS = (
     },
     {"auto", "predict", "report", "provenance", "model_card", "trainer"},
     {"scoring"},
-    {"run", "doctor"},
+    {"run", "doctor", "pipeline", "export"},
 )
 
 

@@ -6,8 +6,12 @@ from hfseg.errors import UserError
 from hfseg.hub import pull
 
 
-def resolve(source: str) -> Path:
+def resolve(source: str, key: str = "model.init") -> Path:
     """The folder itself, or a snapshot of the Hub repository.
+
+    Args:
+        source: a folder or a Hub id.
+        key: what the user calls it, for messages.
 
     Raises:
         UserError: it is neither, or a HubTransferError: the Hub cannot give it.
@@ -17,5 +21,5 @@ def resolve(source: str) -> Path:
     try:
         return pull(source)
     except UserError as error:
-        message = f"model.init={source!r} is no folder here and cannot be had from the Hub: {error}"
+        message = f"{key}={source!r} is no folder here and cannot be had from the Hub: {error}"
         raise type(error)(message) from error
