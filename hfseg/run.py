@@ -18,13 +18,14 @@ from hfseg.checkpoints import checkpoints, last_whole_checkpoint
 from hfseg.config import RunConfig
 from hfseg.data import SegCollator, TrainTransform, check_data, eval_set, load_dataset, some_rows, train_set
 from hfseg.errors import UserError
+from hfseg.figures import Example, plot_examples, plot_learning_curves, save_figure
 from hfseg.labels import LabelSet
 from hfseg.metrics import SegMetrics
 from hfseg.model_card import write_card
 from hfseg.models.loading import load_model, load_processor
 from hfseg.predict import predict
 from hfseg.provenance import Provenance
-from hfseg.report import Example, plot_curves, plot_predictions, print_table
+from hfseg.report import print_table
 from hfseg.scores import best_constant_mean_iou, flat_metrics, none_if_nan
 from hfseg.trainer import SegTrainer
 
@@ -343,7 +344,8 @@ def write_json(path: Path, value: Any) -> None:
 def draw_figures(config: RunConfig, trainer: SegTrainer, validation: datasets.Dataset) -> None:
     """Draws the curves, and a fixed handful of validation images with truth and prediction."""
     folder = config.output_dir / "figures"
-    plot_curves(read_history(config.output_dir / "history.jsonl"), folder / "curves.png")
+    history = read_history(config.output_dir / "history.jsonl")
+    save_figure(plot_learning_curves({config.name: history}), folder / "curves.png")
     rows = some_rows(validation, NUM_EXAMPLES)
     predictions = predict(trainer.model, [row["image"] for row in rows], trainer.processing_class, eval=config.eval)
     examples = []
@@ -352,4 +354,4 @@ def draw_figures(config: RunConfig, trainer: SegTrainer, validation: datasets.Da
         metrics = SegMetrics(trainer.labels)
         metrics.update(prediction, label)
         examples.append(Example(row["name"], row["image"], label, prediction, metrics.compute()["mean_iou"]))
-    plot_predictions(examples, trainer.labels, folder / "predictions.png")
+    save_figure(plot_examples(examples, trainer.labels), folder / "predictions.png")

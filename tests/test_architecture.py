@@ -13,10 +13,12 @@ from tests.conftest import REPOSITORY
 LAYERS = (
     {"errors", "train_keys"},
     {"labels", "config", "confusion", "scores"},
-    {"intervals", "audit", "boundary"},
+    {"intervals", "audit", "boundary", "figures"},
     {"models", "data", "metrics"},
     {"callbacks", "checkpoints", "ema", "evaluate_module", "optimizer"},
-    {"auto", "predict", "report", "provenance", "model_card", "trainer"},
+    {"auto", "predict", "provenance", "model_card", "trainer", "doctor_figures"},
+    {"examples"},
+    {"report"},
     {"run", "doctor"},
 )
 
