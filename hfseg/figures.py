@@ -220,8 +220,8 @@ def plot_examples(examples: Sequence[Example], labels: LabelSet) -> Figure:
         examples: one row each.
         labels: names and colours.
     """
-    tallest = sum(0.35 + 2.5 * example.image.height / example.image.width for example in examples)
-    figure = Figure(figsize=(10.4, tallest + 0.9))
+    tallest = sum(0.35 + 2.15 * example.image.height / example.image.width for example in examples)
+    figure = Figure(figsize=(9, tallest + 0.9))
     figure.set_layout_engine("constrained")
     grid = figure.subplots(len(examples), 4, squeeze=False)
     for axes, title in zip(grid[0], ("image", "truth", "prediction", "errors"), strict=True):

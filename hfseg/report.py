@@ -1,11 +1,336 @@
-"""The report of a run: one HTML page, and the table of results."""
+"""The report of a run: one HTML page made from the files in its folder alone, and the table of results."""
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import yaml
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from hfseg import page
+from hfseg.figures import UNDEFINED, example_pictures, inline_svg, plot_learning_curves, row_shares
+from hfseg.results import SPLITS, RunResults
 from hfseg.scores import with_interval
+
+SCORES = {
+    "mean_iou": "mean IoU",
+    "mean_accuracy": "mean accuracy",
+    "pixel_accuracy": "pixel accuracy",
+    "mean_dice": "mean Dice",
+    "mean_precision": "mean precision",
+    "frequency_weighted_iou": "frequency-weighted IoU",
+    "mean_image_iou": "mean IoU per image, averaged",
+    "worst_image_iou": "mean IoU of the worst image",
+    "boundary_iou": "Boundary IoU",
+    "ece": "expected calibration error",
+    "brier": "Brier score",
+    "loss": "cross-entropy",
+}
+SPLIT_RULES = {
+    "oxford_pet": "Train and validation are the official trainval split, of which a fixed tenth of each breed is held "
+    "out for validation; test is the official test split.",
+    "cityscapes": "Validation is a fixed tenth of each city of the official train split; test is the official val "
+    "split, whose labels are public.",
+    "folder": "The data's own splits. Where it has no labelled test split, validation is the test; what is missing "
+    "then is a fixed tenth of train.",
+}
+SPLIT_RULES |= {
+    "synthetic_pet": SPLIT_RULES["oxford_pet"],
+    "synthetic_cityscapes": SPLIT_RULES["cityscapes"],
+    "hub": SPLIT_RULES["folder"],
+}
+CLASS_COLUMNS = {"iou": "IoU", "accuracy": "accuracy", "precision": "precision", "dice": "Dice"}
+PICTURES = ("image", "truth", "prediction", "errors (magenta; dark: not scored)")
+MAX_MATRIX = 40  # classes: a larger matrix is megabytes that nobody reads
+NUM_CONFUSIONS = 5
+
+
+def write_report(run_dir: Path) -> Path:
+    """Writes `report.html` into a run's folder: one file that loads nothing, and shows images of the data.
+
+    Args:
+        run_dir: a run. What is missing in it has a sentence in its place.
+
+    Returns:
+        The page's path.
+    """
+    run = RunResults.read(run_dir)
+    sections = (
+        show_header,
+        show_scores,
+        show_curves,
+        show_classes,
+        show_confusion,
+        show_examples,
+        show_data,
+        show_making,
+    )
+    path = run_dir / "report.html"
+    page.write_page(path, page.page(f"{run.name}: hfseg report", "\n".join(section(run) for section in sections)))
+    return path
+
+
+def show_header(run: RunResults) -> str:
+    """The name, what was trained on what, and the numbers that matter."""
+    lines = [f"<h1>{page.escape(run.name)}</h1>"]
+    if run.config:
+        model, data = run.config["model"], run.config["data"]
+        start = f"from {Path(model['init']).name}" if model["init"] else "from scratch"
+        lines.append(page.paragraph(f"{model['type']} {model['size']}, trained {start} on {data['name']}."))
+        if data.get("note"):
+            lines.append(page.paragraph(data["note"]))
+    if run.metrics:
+        entries = [
+            (f"mean IoU, {split}", _number(run.metrics.get(f"{prefix}_mean_iou")), _interval(run.metrics, prefix))
+            for prefix, split in SPLITS.items()
+        ]
+        entries.append(
+            ("pixel accuracy, test", _number(run.metrics.get("test_pixel_accuracy")), "of the valid pixels")
+        )
+        constant = _number(run.metrics.get("test_constant_mean_iou"))
+        entries.append(("constant answer, test", constant, f"{run.metrics.get('test_constant_class')} everywhere"))
+        lines.append(page.cards(entries))
+    return "\n".join(lines)
+
+
+def show_scores(run: RunResults) -> str:
+    """All scores of both splits, and how they were made."""
+    if not run.metrics:
+        return page.section("Scores", page.missing("There are no scores: metrics.json is missing or damaged."))
+    known = {key: name for key, name in SCORES.items() if any(f"{prefix}_{key}" in run.metrics for prefix in SPLITS)}
+    rows = [
+        [page.escape(name), *(page.cell(_score(run.metrics, f"{prefix}_{key}")) for prefix in SPLITS)]
+        for key, name in known.items()
+    ]
+    constants = {prefix: run.metrics.get(f"{prefix}_constant_mean_iou") for prefix in SPLITS}
+    rows.append(["mean IoU of a constant answer", *(page.cell(_number(value)) for value in constants.values())])
+    protocol = (
+        "One confusion matrix over all valid pixels at the labels' native size, IoU per class, mean over classes. The "
+        "checkpoint was chosen on validation; test was scored once. Brackets hold 95 % bootstrap intervals over "
+        "images: they tell what other images of the same kind might give, not what another training run might."
+    )
+    return page.section(
+        "Scores", page.table(["score", *SPLITS.values()], rows, "Scores"), page.paragraph(protocol, "dim")
+    )
+
+
+def show_curves(run: RunResults) -> str:
+    """Loss and mean IoU against steps and against time."""
+    if not run.history:
+        return page.section("Learning curves", page.missing("There are no curves: history.jsonl is missing or empty."))
+    parts = []
+    for against, words in (("step", "training steps"), ("seconds", "time")):
+        if not any(line.get(against) is not None for line in run.history):
+            parts.append(page.missing(f"The history has no {words}."))
+            continue
+        figures = [
+            page.figure(
+                inline_svg(
+                    plot_learning_curves({run.name: run.history}, against, [panel]),  # type: ignore[arg-type, list-item]
+                    f"{name} of training and validation against {words}",
+                )
+            )
+            for panel, name in (("loss", "Loss"), ("mean_iou", "Mean IoU"))
+        ]
+        parts += [f"<h3>Against {words}</h3>", '<div class="row">', *figures, "</div>"]
+    return page.section("Learning curves", *parts)
+
+
+def show_classes(run: RunResults) -> str:
+    """A table for each split: scores of each class, with bars."""
+    heading = "Classes"
+    if not run.per_class:
+        return page.section(heading, page.missing("There is no table: per_class.json is missing or damaged."))
+    tables = {
+        split: page.table(
+            ["class", *CLASS_COLUMNS.values(), "pixels"],
+            [_class_row(run, row) for row in run.per_class[prefix]],
+            f"Each class on the {split} split",
+        )
+        for prefix, split in SPLITS.items()
+        if prefix in run.per_class
+    }
+    first, *others = tables
+    return page.section(heading, tables[first], *(page.details(f"On {split}", tables[split]) for split in others))
+
+
+def _class_row(run: RunResults, row: Mapping[str, Any]) -> list[str]:
+    cells = [page.bar(row.get(key)) for key in CLASS_COLUMNS]
+    return [_class_name(run, row["name"]), *cells, page.cell(f"{row['pixels']:,}" if "pixels" in row else UNDEFINED)]
+
+
+def _class_name(run: RunResults, name: str) -> str:
+    """With its colour, where that is known."""
+    if run.labels is None or run.labels.palette is None or name not in run.labels.names:
+        return page.escape(name)
+    return page.swatch(run.labels.palette[list(run.labels.names).index(name)]) + page.escape(name)
+
+
+def show_confusion(run: RunResults) -> str:
+    """Where the labelled pixels of each class went."""
+    heading = "Confusion"
+    if not run.confusion:
+        return page.section(heading, page.missing("There is no confusion matrix: counts.npz is missing or damaged."))
+    parts: list[str] = []
+    for prefix, split in SPLITS.items():
+        if prefix not in run.confusion:
+            continue
+        shares = row_shares(run.confusion[prefix])
+        rows = run.per_class.get(prefix, [])
+        names = [row["name"] for row in rows] if len(rows) == len(shares) else [str(i) for i in range(len(shares))]
+        html = page.paragraph(_confusions(shares, names))
+        if len(names) <= MAX_MATRIX:
+            html += confusion_table(shares, names, f"Labelled (rows) and predicted (columns), {split}, % of each row")
+        parts.append(page.details(f"On {split}", html) if parts else html)
+    return page.section(heading, *parts)
+
+
+def confusion_table(shares: NDArray[np.float64], names: Sequence[str], caption: str) -> str:
+    """A matrix of shares (K, K), rows labels and columns predictions, as a coloured table for a page."""
+    rows = [
+        [
+            page.escape(name),
+            *(
+                page.share(value, f"{name} as {other}: {100 * value:.2f} %")
+                for other, value in zip(names, row, strict=True)
+            ),
+        ]
+        for name, row in zip(names, shares.tolist(), strict=True)
+    ]
+    return page.table(["", *names], rows, caption, "matrix")
+
+
+def _confusions(shares: NDArray[np.float64], names: Sequence[str]) -> str:
+    """The most frequent mistakes, in words."""
+    mistakes = np.where(np.eye(len(shares), dtype=bool), 0, np.nan_to_num(shares))
+    places = np.argsort(-mistakes, axis=None, kind="stable")[:NUM_CONFUSIONS]
+    largest = [np.unravel_index(place, mistakes.shape) for place in places if mistakes.flat[place] >= 0.005]
+    if not largest:
+        return "No class loses 0.5 % of its pixels to another."
+    words = (f"{100 * mistakes[row, column]:.0f} % of {names[row]} as {names[column]}" for row, column in largest)
+    return f"Most often mistaken: {'; '.join(words)}."
+
+
+def show_examples(run: RunResults) -> str:
+    """Images of the validation split with truth, prediction and error map."""
+    heading = "Examples of the validation split"
+    if not run.examples or run.labels is None or run.labels.palette is None:
+        return page.section(heading, page.missing("There are no examples: examples.npz is missing or damaged."))
+    is_ranked = any(example.title for example in run.examples)
+    rule = (
+        "The best, the median and the worst images by their own mean IoU."
+        if is_ranked
+        else "A fixed handful, spread over the split: which are best and worst is not known."
+    )
+    legend = [
+        f"<span>{page.swatch(colour)}{page.escape(name)}</span>"
+        for name, colour in zip(run.labels.names, run.labels.palette, strict=True)
+    ]
+    parts = [page.paragraph(rule), f'<div class="legend">{"".join(legend)}</div>']
+    for example in run.examples:
+        score = _number(example.mean_iou)
+        title = f"{example.title}: {example.name}" if example.title else example.name
+        parts += [f"<h3>{page.escape(title)}, mean IoU {score}</h3>", '<div class="pictures">']
+        parts += [
+            page.picture(pixels, f"{caption} of {example.name}", caption)
+            for pixels, caption in zip(example_pictures(example, run.labels), PICTURES, strict=True)
+        ]
+        parts.append("</div>")
+    return page.section(heading, *parts)
+
+
+def show_data(run: RunResults) -> str:
+    """How many images each split has, which rule made the splits, and the classes' shares of the pixels."""
+    name = run.config.get("data", {}).get("name", "")
+    counts = {SPLITS[prefix]: len(names) for prefix, (names, _) in run.counts.items()}
+    counts = run.provenance.get("num_images") or counts
+    shares = class_shares(run)
+    parts = [page.paragraph(SPLIT_RULES.get(name, "The config is missing, so the split rule is not known."))]
+    splits = [split for split in ("train", "validation", "test") if split in counts or split in shares]
+    if not splits:
+        return page.section("Data", *parts, page.missing("Images and classes of the splits are not known."))
+    classes = dict.fromkeys(each for split in splits for each in shares.get(split, {}))
+    table = [["images", *(page.cell(f"{counts[split]:,}" if split in counts else UNDEFINED) for split in splits)]]
+    for each in classes:
+        found = [shares.get(split, {}).get(each) for split in splits]
+        cells = [page.bar(value, None if value is None else f"{100 * value:.2f} %") for value in found]
+        table.append([_class_name(run, each), *cells])
+    parts.append(page.table(["class", *splits], table, "Images, and each class's share of the labelled pixels"))
+    if "train" not in shares:
+        parts.append(page.paragraph("The shares in train are known where `--check` has counted them.", "dim"))
+    return page.section("Data", *parts)
+
+
+def class_shares(run: RunResults) -> dict[str, dict[str, float]]:
+    """Each class's share of the pixels, by split: as the label doctor counted them, or of what was scored."""
+    shares = {}
+    for split, rows in run.check.get("classes", {}).items():
+        shares[split] = {row["name"]: row["share"] for row in rows}
+    for prefix, split in SPLITS.items():
+        scored = run.per_class.get(prefix, [])
+        total = sum(row.get("pixels", 0) for row in scored)
+        if total and split not in shares:
+            shares[split] = {row["name"]: row["pixels"] / total for row in scored}
+    return shares
+
+
+def show_making(run: RunResults) -> str:
+    """Command, time, hardware, versions and the whole config."""
+    parts = []
+    made = run.provenance
+    if made:
+        versions = ", ".join(f"{package} {number}" for package, number in made["versions"].items())
+        entries = {
+            "command": f"<code>{page.escape(made['command'])}</code>",
+            "time": _time(run),
+            "steps": f"{made.get('steps')}, best checkpoint at step {made.get('best_step')}",
+            "parameters": f"{made['num_parameters']:,}",
+            "hardware": page.escape(made["hardware"]),
+            "versions": page.escape(versions),
+        }
+        parts.append(page.facts(entries))
+    else:
+        parts.append(page.missing("provenance.json is missing or damaged: command, time and versions are not known."))
+    if run.config:
+        text = yaml.safe_dump(_without_paths(run.config), sort_keys=False, allow_unicode=True)
+        parts.append(page.details("The whole configuration", f"<pre><code>{page.escape(text)}</code></pre>"))
+    else:
+        parts.append(page.missing("run_config.yaml is missing or damaged: the configuration is not known."))
+    return page.section("How it was made", *parts)
+
+
+def _time(run: RunResults) -> str:
+    seconds = max((line.get("seconds") or 0 for line in run.history), default=0) or run.provenance.get("train_seconds")
+    if not seconds:
+        return "not recorded"
+    text = f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.1f} minutes"
+    return f"{text if seconds < 7200 else f'{seconds / 3600:.1f} hours'} of training, evaluations included"
+
+
+def _without_paths(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Paths of this machine say nothing elsewhere."""
+    data, model = dict(config["data"]), dict(config["model"])
+    data["root"] = "<root>" if data.get("root") else None
+    for tree, key in ((data, "classes"), (model, "init")):
+        if tree.get(key) and Path(tree[key]).expanduser().is_absolute():
+            tree[key] = Path(tree[key]).name
+    return {**config, "output_dir": Path(config["output_dir"]).name, "data": data, "model": model}
+
+
+def _number(value: float | None) -> str:
+    return UNDEFINED if value is None or np.isnan(value) else f"{value:.4f}"
+
+
+def _score(metrics: Mapping[str, Any], key: str) -> str:
+    return UNDEFINED if metrics.get(key) is None else with_interval(metrics, key)
+
+
+def _interval(metrics: Mapping[str, Any], prefix: str) -> str:
+    low, high = (metrics.get(f"{prefix}_mean_iou_{end}") for end in ("low", "high"))
+    return "no interval" if low is None or high is None else f"95 %: {low:.4f} to {high:.4f}"
 
 
 def print_table(per_class: dict[str, list[dict[str, Any]]], metrics: dict[str, Any]) -> None:

@@ -14,11 +14,12 @@ LAYERS = (
     {"errors", "train_keys"},
     {"labels", "config", "confusion", "scores"},
     {"intervals", "audit", "boundary", "figures"},
-    {"models", "data", "metrics"},
+    {"models", "data", "metrics", "page"},
     {"callbacks", "checkpoints", "ema", "evaluate_module", "optimizer"},
     {"auto", "predict", "provenance", "model_card", "trainer", "doctor_figures"},
     {"examples"},
-    {"report"},
+    {"results"},
+    {"report", "run_figures"},
     {"run", "doctor"},
 )
 

@@ -29,7 +29,7 @@ SETTINGS = {
     "train": {"max_steps": STEPS, "per_device_train_batch_size": 4, "logging_steps": 4, "eval_strategy": "steps",
               "save_strategy": "steps", "eval_steps": 3, "save_steps": 3, "learning_rate": 1e-3, "warmup_steps": 2},
 }  # fmt: skip
-TIMES = ("runtime", "per_second")
+TIMES = ("runtime", "per_second", "seconds")
 
 
 def write_config(folder: Path, pets: Path, **optim: Any) -> Path:
