@@ -18,9 +18,9 @@ from hfseg.labels import Colour
 
 CSS = """
 :root { color-scheme: light dark; --ink: #1f2329; --dim: #59636e; --line: #d1d9e0; --back: #ffffff; --soft: #f6f8fa;
-  --bar: #a6d1ec; --cell: #4fa3d1; }
+  --bar: #0072b2; --cell: #4fa3d1; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --dim: #9198a1; --line: #3d444d; --back: #0d1117;
-  --soft: #161c24; --bar: #14537a; --cell: #1f7ab3; } }
+  --soft: #161c24; --bar: #56b4e9; --cell: #1f7ab3; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 66rem; background: var(--back); color: var(--ink);
   font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif; overflow-wrap: anywhere; }
@@ -30,7 +30,7 @@ h3 { font-size: 1rem; margin: 1.5rem 0 .5rem; }
 p { margin: .5rem 0; max-width: 46rem; }
 .dim, figcaption, caption { color: var(--dim); font-size: .875rem; }
 .missing { border-left: 4px solid var(--line); padding-left: .75rem; color: var(--dim); }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: .75rem; margin: 1rem 0; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .75rem; margin: 1rem 0; }
 .cards > div { background: var(--soft); border: 1px solid var(--line); border-radius: .5rem; padding: .75rem 1rem; }
 .cards dt { color: var(--dim); font-size: .875rem; }
 .cards dd { margin: 0; font-size: 1.6rem; font-weight: 600; font-variant-numeric: tabular-nums; }
@@ -39,13 +39,14 @@ p { margin: .5rem 0; max-width: 46rem; }
 .facts dt { color: var(--dim); }
 .facts dd { margin: 0; min-width: 0; }
 .scroll { overflow-x: auto; margin: .75rem 0; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
+table { border-collapse: separate; border-spacing: 0; font-size: .9rem; font-variant-numeric: tabular-nums;
+  overflow-wrap: normal; }
 caption { text-align: left; padding-bottom: .4rem; }
 th, td { padding: .3rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
-th:first-child { text-align: left; position: sticky; left: 0; background: var(--back); font-weight: 500; }
+th:first-child { text-align: left; z-index: 1; position: sticky; left: 0; background: var(--back); font-weight: 500; }
 thead th { color: var(--dim); font-weight: 600; vertical-align: bottom; }
-td.bar { min-width: 7rem; background: linear-gradient(90deg, var(--bar) calc(var(--v) * 100%), transparent 0)
-  no-repeat 0 50% / 100% 70%; }
+td.bar { min-width: 6rem; padding-bottom: .5rem; background: linear-gradient(90deg, var(--bar) calc(var(--v) * 100%),
+  var(--soft) 0) no-repeat .7rem calc(100% - .2rem) / calc(100% - 1.4rem) .25rem; }
 .matrix td { text-align: center; min-width: 2.6rem; padding: .3rem; border: 1px solid var(--back);
   background: color-mix(in srgb, var(--cell) calc(var(--v, 0) * 85%), var(--soft)); }
 .matrix td.none { background: none; }
@@ -66,7 +67,8 @@ pre { background: var(--soft); border: 1px solid var(--line); border-radius: .5r
   overflow-x: auto; font-size: .85rem; line-height: 1.4; }
 code { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; font-size: .875em; }
 @media (max-width: 40rem) { .pictures { grid-template-columns: 1fr 1fr; } .facts { grid-template-columns: 1fr;
-  gap: 0; } .facts dd { margin-bottom: .6rem; } th, td { padding: .3rem .5rem; } }
+  gap: 0; } .facts dd { margin-bottom: .6rem; } th, td { padding: .3rem .5rem; }
+  tbody th { white-space: normal; min-width: 6.5rem; max-width: 9rem; } }
 @media print { details > * { display: block; } h2, figure, tr { break-inside: avoid; } }
 """
 

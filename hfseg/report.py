@@ -113,7 +113,9 @@ def show_scores(run: RunResults) -> str:
         "images: they tell what other images of the same kind might give, not what another training run might."
     )
     return page.section(
-        "Scores", page.table(["score", *SPLITS.values()], rows, "Scores"), page.paragraph(protocol, "dim")
+        "Scores",
+        page.table(["score", *SPLITS.values()], rows, "At the labels' native size"),
+        page.paragraph(protocol, "dim"),
     )
 
 
@@ -183,7 +185,7 @@ def show_confusion(run: RunResults) -> str:
         names = [row["name"] for row in rows] if len(rows) == len(shares) else [str(i) for i in range(len(shares))]
         html = page.paragraph(_confusions(shares, names))
         if len(names) <= MAX_MATRIX:
-            html += confusion_table(shares, names, f"Labelled (rows) and predicted (columns), {split}, % of each row")
+            html += confusion_table(shares, names, f"{split.capitalize()}: labelled in rows, predicted in columns, %")
         parts.append(page.details(f"On {split}", html) if parts else html)
     return page.section(heading, *parts)
 
@@ -231,7 +233,7 @@ def show_examples(run: RunResults) -> str:
     ]
     parts = [page.paragraph(rule), f'<div class="legend">{"".join(legend)}</div>']
     for example in run.examples:
-        score = _number(example.mean_iou)
+        score = UNDEFINED if np.isnan(example.mean_iou) else f"{example.mean_iou:.3f}"
         title = f"{example.title}: {example.name}" if example.title else example.name
         parts += [f"<h3>{page.escape(title)}, mean IoU {score}</h3>", '<div class="pictures">']
         parts += [
@@ -260,7 +262,7 @@ def show_data(run: RunResults) -> str:
         table.append([_class_name(run, each), *cells])
     parts.append(page.table(["class", *splits], table, "Images, and each class's share of the labelled pixels"))
     if "train" not in shares:
-        parts.append(page.paragraph("The shares in train are known where `--check` has counted them.", "dim"))
+        parts.append(page.paragraph("The shares in train are known where --check has counted them.", "dim"))
     return page.section("Data", *parts)
 
 
