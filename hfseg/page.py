@@ -52,7 +52,8 @@ td.bar { min-width: 6rem; padding-bottom: .5rem; background: linear-gradient(90d
 .matrix td.none { background: none; }
 .matrix .down th:not(:first-child) { writing-mode: vertical-rl; transform: rotate(180deg); text-align: left;
   padding: .5rem .1rem; }
-.swatch { display: inline-block; width: .8em; height: .8em; border-radius: .15em; margin-right: .45em; }
+.swatch { display: inline-block; width: .8em; height: .8em; border-radius: .15em; margin-right: .45em;
+  box-shadow: 0 0 0 1px var(--line); }
 .legend { display: flex; flex-wrap: wrap; gap: .2rem 1rem; font-size: .875rem; margin: .5rem 0; }
 .row { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 1fr)); gap: 1rem; }
 .row > figure { max-width: 34rem; }

@@ -25,8 +25,11 @@ SCORES = {
     "mean_image_iou": "mean IoU per image, averaged",
     "worst_image_iou": "mean IoU of the worst image",
     "boundary_iou": "Boundary IoU",
+    "band_iou_3px": "mean IoU within 3 pixels of a contour",
     "ece": "expected calibration error",
+    "ece_calibrated": "the same at the fitted temperature",
     "brier": "Brier score",
+    "brier_calibrated": "the same at the fitted temperature",
     "loss": "cross-entropy",
 }
 SPLIT_RULES = {
