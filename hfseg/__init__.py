@@ -5,6 +5,7 @@ Importing it registers the model types with transformers' Auto classes.
 
 from hfseg.auto import register
 from hfseg.config import DataConfig, RunConfig, TransformsConfig
+from hfseg.counts import compare_runs
 from hfseg.data import EvalSet, SegCollator, TrainSet, TrainTransform, load_dataset
 from hfseg.doctor import check
 from hfseg.errors import UserError
@@ -40,6 +41,7 @@ __all__ = [
     "UserError",
     "bootstrap_interval",
     "check",
+    "compare_runs",
     "evaluate_metric",
     "load_dataset",
     "paired_test",

@@ -184,6 +184,10 @@ class EvalConfig(Section):
     `slide` takes windows of `crop` x `crop` pixels, one every `stride` pixels, and averages their logits.
 
     `scales` and `flip` average the probabilities over the image resized by each factor, and mirrored.
+
+    `boundary` also scores contours in every evaluation: Boundary IoU, and mean IoU in bands around the labels'
+    contours. `calibration` also scores confidence at the end of a run, and fits the temperature on validation that is
+    saved with the model.
     """
 
     mode: Literal["resize", "whole", "slide"] = "resize"
@@ -192,9 +196,16 @@ class EvalConfig(Section):
     stride: int | None = Field(None, ge=1)
     scales: tuple[Annotated[float, Field(gt=0, le=16)], ...] = Field((1.0,), min_length=1)
     flip: bool = False
+    boundary: bool = False
+    calibration: bool = True
 
     @model_validator(mode="after")
     def _belongs(self) -> "EvalConfig":
+        if self.boundary and not self.is_plain:
+            raise ValueError(
+                "`boundary` needs an image's whole prediction, which `mode: slide`, `scales` and `flip` never hold: "
+                "use `resize` or `whole` without them"
+            )
         if self.mode == "slide" and (self.crop is None or self.stride is None):
             raise ValueError("`mode: slide` needs `crop` and `stride`, such as 1024 and 768")
         if self.mode != "slide" and not (self.crop is None and self.stride is None):

@@ -7,8 +7,9 @@ import datasets
 import evaluate
 import numpy as np
 
+from hfseg.id_maps import Mask
 from hfseg.labels import LabelSet
-from hfseg.metrics import Mask, SegMetrics
+from hfseg.metrics import SegMetrics
 
 
 def evaluate_metric(labels: LabelSet | int, ignore_index: int | None = None) -> "SegMetric":

@@ -5,12 +5,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import EvalPrediction
 
 from hfseg.audit import Convention, audit_conventions
 from hfseg.boundary import BANDS, boundary_areas
+from hfseg.calibration import Calibration, CalibrationCounter
 from hfseg.confusion import count_confusion
 from hfseg.errors import UserError
+from hfseg.id_maps import Mask, as_array, as_batch, as_counts, check_ids
 from hfseg.intervals import Interval, PairedTest, Score, bootstrap_interval, paired_test
 from hfseg.labels import LabelSet
 from hfseg.scores import (
@@ -24,8 +27,6 @@ from hfseg.scores import (
     mean_iou,
     none_if_nan,
 )
-
-Mask = torch.Tensor | np.ndarray
 
 
 class SegMetrics:
@@ -47,6 +48,11 @@ class SegMetrics:
         per_image: also keep one K x K matrix per image, in the order of the updates, in `per_image_confusion`.
         boundary: also score contours, by Boundary IoU and in bands around the labels' contours. It takes 0.02 s for an
             image of 512 x 512 and 0.25 s for one of 1024 x 2048 on one CPU core.
+        calibration: also score confidence, by the expected calibration error over 15 bins (Guo et al., 2017,
+            arXiv:1706.04599) and the Brier score over all classes (Brier, 1950). It takes logits: `update_logits`, a
+            SegTrainer, or a stock Trainer that keeps them.
+        temperature: score confidence at this temperature, too, instead of counting for `fit_temperature`;
+            implies `calibration`.
 
     Example:
         >>> import numpy as np
@@ -62,6 +68,8 @@ class SegMetrics:
         ignore_index: int | None = None,
         per_image: bool = False,
         boundary: bool = False,
+        calibration: bool = False,
+        temperature: float | None = None,
     ) -> None:
         if isinstance(labels, int):
             labels = LabelSet([str(index) for index in range(labels)], 255 if ignore_index is None else ignore_index)
@@ -70,6 +78,7 @@ class SegMetrics:
         self.labels = labels
         self.per_image = per_image
         self.boundary = boundary
+        self.temperature, self.calibration = temperature, calibration or temperature is not None
         self.reset()
 
     def reset(self) -> None:
@@ -81,6 +90,7 @@ class SegMetrics:
         self.per_image_confusion: list[Counts] = []
         self._image_areas: list[Counts] = [np.zeros((0, 3, num_labels), dtype=np.int64)]
         self._boundary_areas: list[Counts] = [np.zeros((0, 1 + len(BANDS), 3, num_labels), dtype=np.int64)]
+        self.confidence = Calibration(self.temperature)  # all zero unless asked for
         self.loss_total, self.loss_pixels = 0.0, 0
 
     def update(self, predictions: Mask | Sequence[Mask], references: Mask | Sequence[Mask]) -> None:
@@ -100,35 +110,73 @@ class SegMetrics:
             for prediction, reference in zip(predictions, references, strict=True):
                 self.update(prediction, reference)
             return
-        predicted, labelled = _as_batch(predictions, "predictions"), _as_batch(references, "references")
+        predicted, labelled = as_batch(predictions, "predictions"), as_batch(references, "references")
         if predicted.shape != labelled.shape:
             raise UserError(
                 f"Predictions have shape {tuple(predicted.shape)} and labels {tuple(labelled.shape)} (with a batch "
                 "dimension first). Bring predictions to the label's size; never resize labels to score them."
             )
-        predicted = self._checked(predicted.to(labelled.device), labelled)
-        classes = self.labels.num_labels, self.labels.ignore_index
-        contours = boundary_areas(predicted, labelled, *classes) if self.boundary else None
-        self.update_counts(count_confusion(predicted, labelled, *classes), contours)
+        self._count(predicted.to(labelled.device), labelled)
 
-    def update_counts(self, confusion: Mask, boundary: Mask | None = None) -> None:
+    def update_logits(self, logits: torch.Tensor | NDArray[np.floating], references: Mask) -> None:
+        """Counts a batch from logits, upsampled bilinearly to the labels' size: classes, and confidence where asked.
+
+        Args:
+            logits: (B, K, h, w).
+            references: labels (B, H, W) of 0..K-1 or the ignore index.
+
+        Raises:
+            UserError: as `update`.
+        """
+        labelled = as_batch(references, "references")
+        wide = torch.as_tensor(logits).to(labelled.device)
+        wide = wide if wide.dtype == torch.float64 else wide.float()
+        if wide.ndim != 4 or wide.shape[:2] != (len(labelled), self.labels.num_labels):
+            raise UserError(f"Logits have shape {tuple(wide.shape)} for labels {tuple(labelled.shape)}.")
+        wide = torch.nn.functional.interpolate(wide, size=tuple(labelled.shape[-2:]), mode="bilinear")
+        self._count(wide.max(dim=1).indices, labelled, wide)
+
+    def _count(self, predicted: torch.Tensor, labelled: torch.Tensor, logits: torch.Tensor | None = None) -> None:
+        classes = self.labels.num_labels, self.labels.ignore_index
+        predicted = check_ids(predicted, labelled, *classes)
+        contours = boundary_areas(predicted, labelled, *classes) if self.boundary else None
+        bins = slopes = None
+        if self.calibration and logits is not None:
+            counter = CalibrationCounter(self.labels.ignore_index, self.temperature)
+            counter(logits, predicted, labelled.long())
+            bins, slopes = counter.bins, counter.slopes
+        self.update_counts(count_confusion(predicted, labelled, *classes), contours, bins, slopes)
+
+    def update_counts(
+        self,
+        confusion: Mask,
+        boundary: Mask | None = None,
+        calibration: Mask | None = None,
+        slopes: Mask | None = None,
+    ) -> None:
         """Adds counts (B, K+1, K) as `count_confusion` makes them: last row ignored pixels.
 
         Args:
             confusion: the counts.
             boundary: counts near contours (B, 5, 3, K) as `boundary_areas` makes them, if `boundary` was asked for.
+            calibration: `bins` of a `CalibrationCounter`, (B, V, 15, 4), if `calibration` was asked for.
+            slopes: the same one's `slopes` (B, 17, 2), if a temperature is to be fitted.
 
         Raises:
-            UserError: contours are asked for and not given.
+            UserError: contours or confidences are asked for and not given.
         """
         if self.boundary and boundary is None:
             raise UserError("SegMetrics(boundary=True) needs counts near contours too, which `update` makes.")
-        counts = _as_counts(confusion)
+        if self.calibration and calibration is None:
+            raise UserError("SegMetrics(calibration=True) needs logits: use `update_logits` instead of `update`.")
+        counts = as_counts(confusion)
         self.confusion += counts[:, :-1].sum(0)
         self.ignored += counts[:, -1].sum(0)
         self._image_areas.append(areas_from_confusion(counts[:, :-1]))
         if boundary is not None:
-            self._boundary_areas.append(_as_counts(boundary))
+            self._boundary_areas.append(as_counts(boundary))
+        if calibration is not None:
+            self.confidence.add(as_counts(calibration), None if slopes is None else as_array(slopes))
         if self.per_image:
             self.per_image_confusion.extend(counts[:, :-1])
 
@@ -151,16 +199,19 @@ class SegMetrics:
         """Adds what another instance has counted, for example in another process. Any order gives the same integers.
 
         Raises:
-            UserError: the other one has other classes, or contours are counted in one of the two only.
+            UserError: the other one has other classes, or contours or confidences are counted in one of the two only.
         """
-        if other.boundary != self.boundary:
-            raise UserError(f"Cannot merge metrics with boundary={other.boundary} into boundary={self.boundary}.")
+        for option in ("boundary", "calibration", "temperature"):
+            theirs, own = vars(other)[option], vars(self)[option]
+            if theirs != own:
+                raise UserError(f"Cannot merge metrics with {option}={theirs} into {option}={own}.")
         if other.labels.names != self.labels.names:
             raise UserError(f"Cannot merge metrics over {other.labels.names} into metrics over {self.labels.names}.")
         self.confusion += other.confusion
         self.ignored += other.ignored
         self._image_areas.extend(other._image_areas)
         self._boundary_areas.extend(other._boundary_areas)
+        self.confidence.merge(other.confidence)
         self.per_image_confusion.extend(other.per_image_confusion)
         self.loss_total += other.loss_total
         self.loss_pixels += other.loss_pixels
@@ -176,6 +227,8 @@ class SegMetrics:
             IoU of each image with valid pixels) and `worst_image` (its number in the order of the updates, or None);
             `loss` (mean over valid pixels) where a SegTrainer counted it. With `boundary`: `boundary_iou`,
             `per_category_boundary_iou` and `band_iou_<w>px`, mean IoU within w pixels of a contour.
+            With `calibration`: `ece`, the mean over valid pixels of |accuracy - confidence| by bins of confidence, and
+            `brier`, of sum_k (p_k - y_k)^2; with a temperature also `ece_calibrated` and `brier_calibrated`.
         """
         results = compute_from_confusion(self.confusion) | {"num_ignored": self.num_ignored} | self._image_scores()
         if self.boundary:
@@ -185,6 +238,8 @@ class SegMetrics:
                 f"band_iou_{width}px": float(mean_iou(band)) for width, band in zip(BANDS, areas[1:], strict=True)
             }
             results["per_category_boundary_iou"] = class_iou(areas[0]).tolist()
+        if self.calibration:
+            results |= self.confidence.compute()
         if self.loss_pixels:
             results["loss"] = self.loss_total / self.loss_pixels
         return results
@@ -230,6 +285,19 @@ class SegMetrics:
         """How much better the other model is on the same images, in the same order; see `paired_test`."""
         return paired_test(self.image_areas, other.image_areas, score)
 
+    def fit_temperature(self) -> float:
+        """The number that the logits, divided by it, have the least cross-entropy with (Guo et al., 2017).
+
+        From every fifth pixel of every fifth row: the slope of the cross-entropy, added up at 17 temperatures, of
+        which the root is interpolated; within 1/16..16. It needs `calibration=True`, and no second pass over the data.
+
+        Raises:
+            UserError: nothing was counted for it.
+        """
+        if not self.calibration:
+            raise UserError("A temperature is fitted from confidences: use SegMetrics(calibration=True).")
+        return self.confidence.fit_temperature()
+
     def audit(self) -> list[Convention]:
         """What `evaluate`, mmseg, cityscapesScripts, torchmetrics, smp and ultralytics would call "mean IoU" here."""
         return audit_conventions(self.image_areas, self.confusion, self.ignored)
@@ -250,62 +318,12 @@ class SegMetrics:
             self.reset()
         predictions, references = eval_prediction.predictions, eval_prediction.label_ids
         if isinstance(predictions, Mapping):
-            self.update_counts(predictions["confusion"], predictions.get("boundary"))
+            extra = (predictions.get(key) for key in ("boundary", "calibration", "slopes"))
+            self.update_counts(predictions["confusion"], *extra)
             total, valid = torch.as_tensor(predictions["loss"]).double().sum(0).tolist()
             self.loss_total, self.loss_pixels = self.loss_total + total, self.loss_pixels + int(valid)
         else:
-            self.update(_class_ids(predictions, references), references)
+            predictions = predictions[0] if isinstance(predictions, tuple) else predictions
+            (self.update_logits if predictions.ndim == 4 else self.update)(predictions, references)
         self._is_finished = compute_result
         return flat_metrics(self.compute(), self.labels.names) if compute_result else {}
-
-    def _checked(self, predicted: torch.Tensor, labelled: torch.Tensor) -> torch.Tensor:
-        """Raises on ids outside the classes; returns predictions that are valid under ignored labels too."""
-        ignored = labelled == self.labels.ignore_index
-        self._check_range(labelled.masked_fill(ignored, 0), "label")
-        if predicted.numel() and not 0 <= int(predicted.min()) <= int(predicted.max()) < self.labels.num_labels:
-            predicted = predicted.masked_fill(ignored, 0)
-            self._check_range(predicted, "prediction")
-        return predicted
-
-    def _check_range(self, ids: torch.Tensor, what: str) -> None:
-        outside = (ids < 0) | (ids >= self.labels.num_labels)
-        if outside.any():
-            image = int(outside.nonzero()[0, 0])
-            values = sorted(set(ids[outside].tolist()))[:5]
-            raise UserError(
-                f"{what.capitalize()} ids {values} in image {image} of the batch: there are {self.labels.num_labels} "
-                f"classes (0..{self.labels.num_labels - 1}) and the ignore index is {self.labels.ignore_index}."
-            )
-
-
-def _as_batch(mask: Mask, what: str) -> torch.Tensor:
-    if isinstance(mask, np.ndarray) and mask.dtype.kind == "u" and mask.dtype.itemsize > 1:
-        mask = mask.astype(np.int64)  # torch has next to no arithmetic for uint16 to uint64
-    if isinstance(mask, np.ndarray) and not mask.flags.writeable:
-        mask = mask.copy()  # as PIL's arrays are; torch warns of them
-    tensor = torch.as_tensor(mask)
-    if tensor.ndim not in (2, 3) or tensor.is_floating_point() or tensor.is_complex():
-        raise UserError(
-            f"{what} must be integer class ids of shape (H, W) or (B, H, W); got {tensor.dtype} of shape "
-            f"{tuple(tensor.shape)}. From logits take `argmax(dim=1)` at the labels' size."
-        )
-    if tensor.dtype in (torch.bool, torch.uint16, torch.uint32, torch.uint64):
-        tensor = tensor.to(torch.int64)
-    return tensor if tensor.ndim == 3 else tensor.unsqueeze(0)
-
-
-def _as_counts(counts: Mask) -> Counts:
-    return np.asarray(torch.as_tensor(counts).cpu(), dtype=np.int64)
-
-
-def _class_ids(predictions: Any, references: Mask) -> Mask:
-    """Class ids from a stock Trainer's predictions: logits are upsampled to the labels' size, ids are left alone."""
-    if isinstance(predictions, tuple):
-        predictions = predictions[0]
-    predictions = torch.as_tensor(predictions)
-    if predictions.ndim == 3:
-        return predictions
-    logits = torch.nn.functional.interpolate(
-        predictions.float(), size=tuple(references.shape[-2:]), mode="bilinear", align_corners=False
-    )
-    return logits.argmax(dim=1)

@@ -14,6 +14,7 @@ from hfseg.config import EvalConfig
 from hfseg.data.files import UNREADABLE
 from hfseg.errors import UserError
 from hfseg.models.inference import inference_copy
+from hfseg.models.temperature import temperature_of
 from hfseg.models.windows import Rows, Whole, forward_logits, logit_strips, views
 
 ImageLike = str | Path | Image.Image | NDArray[np.uint8]
@@ -35,7 +36,9 @@ def predict(
         images: paths, PIL images or uint8 arrays (H, W, 3), one or several.
         processor: the image processor; by default the one in the folder or repository that the model came from.
         batch_size: images per forward pass.
-        return_probabilities: also return the softmax over classes.
+        return_probabilities: also return the softmax over classes, of logits divided by the temperature in the model's
+            config, if there is one (`config.hfseg["temperature"]`, which a run fits on validation): as confident as
+            the model is right. The class ids do not depend on it.
         eval: the mode, as in the evaluation; by default one pass. In `resize` the size is the processor's, and a
             processor that does not resize makes it `whole`. `whole` and `slide` take the images one by one.
 
@@ -44,13 +47,15 @@ def predict(
         `return_probabilities`, that list and a list of float32 arrays (K, H, W).
 
     Raises:
-        UserError: an image cannot be read, or there is no processor to be found.
+        UserError: an image cannot be read, or there is no processor to be found, or the temperature is no
+            positive number.
     """
     if isinstance(images, str | Path | Image.Image | np.ndarray):
         images = [images]
     processor = processor or _processor_of(model)
     model.eval()
     network = inference_copy(model) or model
+    temperature = temperature_of(model.config) if return_probabilities else None
     masks: list[NDArray[Any]] = []
     probabilities: list[NDArray[np.float32]] = []
     options = eval or EvalConfig()
@@ -66,7 +71,7 @@ def predict(
             sources = (views(network, pixels[None], options) for pixels in pixel_values)
         for rows, image in zip(sources, batch, strict=True):
             strips = logit_strips(rows, (image.height, image.width))
-            parts = [_ids_and_probabilities(strip, return_probabilities) for strip in strips]
+            parts = [_ids_and_probabilities(strip, temperature) for strip in strips]
             masks.append(np.concatenate([ids for ids, _ in parts]))
             if return_probabilities:
                 probabilities.append(np.concatenate([values for _, values in parts], axis=1))
@@ -74,11 +79,11 @@ def predict(
 
 
 def _ids_and_probabilities(
-    logits: torch.Tensor, with_probabilities: bool
+    logits: torch.Tensor, temperature: float | None
 ) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
-    """Of one strip (K, rows, width)."""
+    """Of one strip (K, rows, width); probabilities where a temperature is given."""
     ids = logits.max(dim=0).indices.cpu().numpy().astype(np.uint8 if len(logits) <= 256 else np.int32)
-    return ids, logits.softmax(dim=0).float().cpu().numpy() if with_probabilities else None
+    return ids, None if temperature is None else (logits / temperature).softmax(dim=0).float().cpu().numpy()
 
 
 def read_image(image: ImageLike) -> Image.Image:

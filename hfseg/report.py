@@ -1,4 +1,4 @@
-"""The report of a run: one HTML page made from the files in its folder alone, and the table of results."""
+"""The report of a run: one HTML page made from the files in its folder alone."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 
 from hfseg import page
 from hfseg.figures import UNDEFINED, example_pictures, inline_svg, plot_learning_curves, row_shares
@@ -81,8 +79,9 @@ def show_header(run: RunResults) -> str:
     lines = [f"<h1>{page.escape(run.name)}</h1>"]
     if run.config:
         model, data = run.config["model"], run.config["data"]
-        start = f"from {Path(model['init']).name}" if model["init"] else "from scratch"
-        lines.append(page.paragraph(f"{model['type']} {model['size']}, trained {start} on {data['name']}."))
+        start = f"from {Path(model['init']).name}" if model.get("init") else "from scratch"
+        network = f"{model.get('type')} {model.get('size') or ''}".strip()
+        lines.append(page.paragraph(f"{network}, trained {start} on {data.get('name')}."))
         if data.get("note"):
             lines.append(page.paragraph(data["note"]))
     if run.metrics:
@@ -185,7 +184,7 @@ def show_confusion(run: RunResults) -> str:
             continue
         shares = row_shares(run.confusion[prefix])
         rows = run.per_class.get(prefix, [])
-        names = [row["name"] for row in rows] if len(rows) == len(shares) else [str(i) for i in range(len(shares))]
+        names = [row["name"] for row in rows] if len(rows) == len(shares) else list(map(str, range(len(shares))))
         html = page.paragraph(_confusions(shares, names))
         if len(names) <= MAX_MATRIX:
             html += confusion_table(shares, names, f"{split.capitalize()}: labelled in rows, predicted in columns, %")
@@ -322,7 +321,7 @@ def _without_paths(config: Mapping[str, Any]) -> dict[str, Any]:
     for tree, key in ((data, "classes"), (model, "init")):
         if tree.get(key) and Path(tree[key]).expanduser().is_absolute():
             tree[key] = Path(tree[key]).name
-    return {**config, "output_dir": Path(config["output_dir"]).name, "data": data, "model": model}
+    return {**config, "output_dir": Path(config.get("output_dir", "")).name, "data": data, "model": model}
 
 
 def _number(value: float | None) -> str:
@@ -336,23 +335,3 @@ def _score(metrics: Mapping[str, Any], key: str) -> str:
 def _interval(metrics: Mapping[str, Any], prefix: str) -> str:
     low, high = (metrics.get(f"{prefix}_mean_iou_{end}") for end in ("low", "high"))
     return "no interval" if low is None or high is None else f"95 %: {low:.4f} to {high:.4f}"
-
-
-def print_table(per_class: dict[str, list[dict[str, Any]]], metrics: dict[str, Any]) -> None:
-    """The result: IoU per class on both splits, and what a constant answer would have scored."""
-    table = Table(title="IoU per class, at the labels' native size")
-    table.add_column("class")
-    for split in ("validation", "test"):
-        table.add_column(split, justify="right")
-    for rows in zip(per_class["eval"], per_class["test"], strict=True):
-        table.add_row(rows[0]["name"], *("-" if row["iou"] is None else f"{row['iou']:.4f}" for row in rows))
-    table.add_section()
-    table.add_row("mean IoU", *(with_interval(metrics, f"{prefix}_mean_iou") for prefix in per_class), style="bold")
-    table.add_row("pixel accuracy", *(f"{metrics[f'{prefix}_pixel_accuracy']:.4f}" for prefix in per_class))
-    constant = metrics["test_constant_class"]
-    table.add_row(
-        f"mean IoU of {constant!r} everywhere",
-        *(f"{metrics[f'{prefix}_constant_mean_iou']:.4f}" for prefix in per_class),
-        style="dim",
-    )
-    Console().print(table)

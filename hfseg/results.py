@@ -39,6 +39,8 @@ class RunResults:
     def read(cls, run_dir: Path) -> "RunResults":
         """Reads what is there."""
         config = _read(run_dir / "run_config.yaml")
+        if not all(isinstance(config.get(key), dict) for key in ("data", "model")):
+            config = {}  # a torn YAML file is one with fewer keys
         confusion, counts = _read_counts(run_dir / "counts.npz")
         examples, labels = _read_examples(run_dir / "examples.npz")
         return cls(

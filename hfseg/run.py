@@ -15,16 +15,20 @@ from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments,
 from hfseg.callbacks import HistoryCallback, early_stopping
 from hfseg.checkpoints import checkpoints, last_whole_checkpoint
 from hfseg.config import RunConfig
+from hfseg.console import print_table
+from hfseg.counts import COUNTS, write_counts
 from hfseg.data import SegCollator, TrainTransform, check_data, eval_set, load_dataset, train_set
 from hfseg.errors import UserError
 from hfseg.labels import LabelSet
 from hfseg.metrics import SegMetrics
 from hfseg.model_card import write_card
 from hfseg.models.loading import load_model, load_processor
+from hfseg.models.temperature import store_temperature
 from hfseg.provenance import Provenance
-from hfseg.report import print_table, write_report
+from hfseg.report import write_report
 from hfseg.run_figures import draw_figures
-from hfseg.scores import best_constant_mean_iou, flat_metrics, none_if_nan
+from hfseg.scores import flat_metrics
+from hfseg.scoring import evaluate
 from hfseg.trainer import SegTrainer
 
 
@@ -52,6 +56,7 @@ TRAIN_DEFAULTS: dict[str, Any] = {
     "dataloader_num_workers": default_workers() if torch.cuda.is_available() else 0,
     "dataloader_pin_memory": torch.cuda.is_available(),
 }
+EVAL_ONLY_KEYS = ("train.", "eval.boundary", "eval.calibration")  # may differ when a run is only scored again
 
 
 def run(config: RunConfig, resume: bool = False, eval_only: bool = False) -> dict[str, Any]:
@@ -94,15 +99,18 @@ def run(config: RunConfig, resume: bool = False, eval_only: bool = False) -> dic
         write_json(config.output_dir / "provenance.json", provenance.as_dict())
     if not eval_only:
         train(trainer, config, checkpoint, provenance)
-    metrics, per_class = evaluate(trainer, {"eval": data["validation"], "test": data["test"]})
+    scores = evaluate(trainer, config, data["validation"], data["test"])
     if trainer.is_world_process_zero():
-        write_json(config.output_dir / "per_class.json", per_class)
-        write_json(config.output_dir / "metrics.json", metrics)
+        if scores.temperature is not None and saved.is_dir():
+            store_temperature(saved, scores.temperature)
+        write_counts(config.output_dir, scores.counts)
+        write_json(config.output_dir / "per_class.json", scores.per_class)
+        write_json(config.output_dir / "metrics.json", scores.metrics)
         draw_figures(config, trainer.model, trainer.processing_class, data["validation"], labels)
         write_card(config.output_dir)
         write_report(config.output_dir)
-        print_table(per_class, metrics)
-    return metrics
+        print_table(scores.per_class, scores.metrics)
+    return scores.metrics
 
 
 def check_quickly(config: RunConfig, quiet: bool) -> None:
@@ -188,7 +196,7 @@ def check_same_run(config: RunConfig, eval_only: bool) -> None:
     if not saved.exists():
         return
     before, now = (flatten(each.model_dump(mode="json")) for each in (RunConfig.load(saved), config))
-    free = ("output_dir", "name", "data.root", "data.note", *(("train.",) if eval_only else ()))
+    free = ("output_dir", "name", "data.root", "data.note", *(EVAL_ONLY_KEYS if eval_only else ()))
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
     changed = [key for key in changed if not key.startswith(free)]
     if changed:
@@ -227,7 +235,7 @@ def check_against_labels(config: RunConfig, args: TrainingArguments, labels: Lab
     weights = config.loss.class_weights
     if weights is not None and (len(weights) != labels.num_labels or not any(weights)):
         raise UserError(f"loss.class_weights={weights}: one for each of {labels.num_labels} classes, not all zero.")
-    known = ["loss", *flat_metrics(SegMetrics(labels).compute(), labels.names)]
+    known = ["loss", *flat_metrics(SegMetrics(labels, boundary=config.eval.boundary).compute(), labels.names)]
     if args.metric_for_best_model is not None and args.metric_for_best_model.removeprefix("eval_") not in known:
         raise UserError(
             f"train.metric_for_best_model={args.metric_for_best_model!r} does not exist; "
@@ -258,7 +266,7 @@ def build_trainer(
         train_dataset=train_set(data["train"], transform, config.seed, config.data.cache),
         eval_dataset=eval_set(data["validation"], processor, config.data.cache, config.eval.is_native),
         data_collator=SegCollator(labels),
-        compute_metrics=SegMetrics(labels),
+        compute_metrics=SegMetrics(labels, boundary=config.eval.boundary),
         processing_class=processor,
         callbacks=[
             HistoryCallback(config.output_dir / "history.jsonl"),
@@ -269,9 +277,11 @@ def build_trainer(
 
 def train(trainer: SegTrainer, config: RunConfig, checkpoint: str | None, provenance: Provenance) -> None:
     """Trains to the end, and saves the best weights and how they came about."""
-    stale = [config.output_dir / name for name in ("metrics.json", "per_class.json", "README.md", "report.html")]
+    made = ("metrics.json", "per_class.json", "README.md", "report.html", "examples.npz", COUNTS)
+    stale = [config.output_dir / name for name in made]
     for path in stale if trainer.is_world_process_zero() else []:
         path.unlink(missing_ok=True)  # results of weights that are about to change
+    trainer.model.config.hfseg = provenance.public()  # without the temperature that `model.init` may bring
     try:
         result = trainer.train(resume_from_checkpoint=checkpoint)
     except RuntimeError as error:
@@ -289,49 +299,19 @@ def train(trainer: SegTrainer, config: RunConfig, checkpoint: str | None, proven
     provenance.best_step = trainer.state.best_global_step
     if trainer.is_world_process_zero():
         write_json(config.output_dir / "provenance.json", provenance.as_dict())
-    save_model(trainer, config.output_dir / "model", provenance)
+    save_model(trainer, config.output_dir / "model")
 
 
-def save_model(trainer: SegTrainer, folder: Path, provenance: Provenance) -> None:
+def save_model(trainer: SegTrainer, folder: Path) -> None:
     """Writes weights, config and image processor: all that loading needs, and nothing private."""
     if not trainer.is_world_process_zero():
         return
     partial = folder.with_name("model.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    model.config.hfseg = provenance.public()
-    model.save_pretrained(partial)
+    trainer.accelerator.unwrap_model(trainer.model).save_pretrained(partial)
     trainer.processing_class.save_pretrained(partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
-
-
-def evaluate(
-    trainer: SegTrainer, splits: dict[str, datasets.Dataset]
-) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
-    """Scores each split once, at the labels' native size.
-
-    Returns:
-        Flat metrics with the split's prefix, the mean IoU's 95 % interval over images among them, and per split a row
-        for each class.
-    """
-    metrics: dict[str, Any] = {}
-    per_class = {}
-    processor, native = trainer.eval_dataset.processor, trainer.eval_dataset.native
-    for prefix, split in splits.items():
-        metrics |= trainer.evaluate(eval_set(split, processor, native=native), metric_key_prefix=prefix)
-        counts = trainer.compute_metrics
-        constant, score = best_constant_mean_iou(counts.confusion.sum(1))
-        metrics[f"{prefix}_constant_mean_iou"] = score
-        metrics[f"{prefix}_constant_class"] = trainer.labels.names[constant]
-        worst = metrics[f"{prefix}_worst_image"]
-        if worst is not None and isinstance(split, datasets.Dataset):  # a stream has no row of a number
-            metrics[f"{prefix}_worst_image_name"] = split["name"][worst]
-        interval = counts.interval()
-        metrics[f"{prefix}_mean_iou_low"] = none_if_nan(interval.low)
-        metrics[f"{prefix}_mean_iou_high"] = none_if_nan(interval.high)
-        per_class[prefix] = counts.per_class()
-    return metrics, per_class
 
 
 def write_json(path: Path, value: Any) -> None:

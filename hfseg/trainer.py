@@ -13,7 +13,6 @@ from transformers import Trainer
 from transformers.modeling_outputs import SemanticSegmenterOutput
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
-from hfseg.boundary import boundary_areas
 from hfseg.callbacks import EpochCallback, TrainingStateCallback
 from hfseg.checkpoints import PARTIAL, commit, written_or_nothing
 from hfseg.config import EvalConfig, LossConfig
@@ -23,12 +22,12 @@ from hfseg.errors import UserError
 from hfseg.labels import LabelSet
 from hfseg.metrics import SegMetrics
 from hfseg.models.auto_model import reload
+from hfseg.models.counting import count_images
 from hfseg.models.fcn import HfsegFCNForSemanticSegmentation
 from hfseg.models.inference import inference_copy
-from hfseg.models.loss import PLAIN, SegmentationLoss, segmentation_loss
+from hfseg.models.loss import PLAIN, segmentation_loss
 from hfseg.models.segformer import HfsegSegformerForSemanticSegmentation
 from hfseg.models.synchronised import synchronise_batch_norms
-from hfseg.models.windows import forward_logits, score_image, views
 from hfseg.optimizer import parameter_groups
 from hfseg.scores import compute_from_confusion
 
@@ -101,6 +100,7 @@ class SegTrainer(Trainer):
         self._writing_to: Path | None = None
         self._began: float | None = None  # while training: when, if it had never been interrupted
         self._inference_copy: nn.Module | None = None
+        self.scored_names: list[str] = []  # of the images that this process has scored in the last evaluation
         self._train_confusion = torch.zeros(labels.num_labels, labels.num_labels, dtype=torch.int64)
 
     def _prepare_inputs(self, inputs: Batch) -> Batch:
@@ -216,6 +216,7 @@ class SegTrainer(Trainer):
         """The stock loop, from a clean count even where the last evaluation ended in an exception."""
         if isinstance(self.compute_metrics, SegMetrics):
             self.compute_metrics.reset()
+        self.scored_names = []
         self._inference_copy = inference_copy(self.model)
         try:
             return super().evaluation_loop(*args, **kwargs)
@@ -228,52 +229,22 @@ class SegTrainer(Trainer):
         """Counts instead of logits.
 
         Returns:
-            No loss (its mean per batch would be wrong for a short last batch; `SegMetrics` has the exact one);
-            `confusion` (B, K+1, K), `loss` (B, 2: sum and valid pixels) and, for a SegMetrics with `boundary`,
-            `boundary` (B, 5, 3, K), per image because the Trainer cuts the padding of the last distributed batch by
+            No loss (its mean per batch would be wrong for a short last batch; `SegMetrics` has the exact one); what
+            `count_images` returns, per image because the Trainer cuts the padding of the last distributed batch by
             rows; a placeholder for the labels.
         """
         inputs = self._prepare_inputs(inputs)
+        self.scored_names += inputs.get("names", [])
+        metrics, wanted = self.compute_metrics, {}
+        if isinstance(metrics, SegMetrics):
+            wanted = {key: vars(metrics)[key] for key in ("boundary", "calibration", "temperature")}
+        network = self._inference_copy or model
         with torch.no_grad(), self.accelerator.autocast():
-            scores = self._score(self._inference_copy or model, inputs)
-        loss_sums = torch.stack([torch.stack([score.total.double(), score.num_valid.double()]) for score, _ in scores])
+            counts = count_images(network, inputs, self.evaluation, self.labels.ignore_index, **wanted)
+        loss_sums = counts["loss"]
         if prediction_loss_only:
             return loss_sums[:, 0].sum() / loss_sums[:, 1].sum().clamp(min=1), None, None
-        counts = {"confusion": torch.cat([score.confusion for score, _ in scores]), "loss": loss_sums}
-        contours = [areas for _, areas in scores if areas is not None]
-        if contours:
-            counts["boundary"] = torch.cat(contours)
         return None, counts, loss_sums.new_zeros(len(loss_sums), 1)
-
-    def _score(self, network: nn.Module, inputs: Batch) -> list[tuple[SegmentationLoss, torch.Tensor | None]]:
-        """The sums of each image at the size of its labels, and its counts near contours where the metrics ask."""
-        images, ignored = inputs["pixel_values"], self.labels.ignore_index
-        wants_contours = isinstance(self.compute_metrics, SegMetrics) and self.compute_metrics.boundary
-        sizes = inputs["sizes"].tolist()
-        labels = [padded[:height, :width] for padded, (height, width) in zip(inputs["labels"], sizes, strict=True)]
-        if self.evaluation.is_plain and isinstance(images, torch.Tensor):
-            return [
-                (
-                    segmentation_loss(small[None], label[None], ignored),
-                    self._contours(small, label[None]) if wants_contours else None,
-                )
-                for small, label in zip(forward_logits(network, images), labels, strict=True)
-            ]
-        if wants_contours:
-            raise UserError(
-                "SegMetrics(boundary=True) needs an image's whole prediction, which eval.mode=slide, scales and flip "
-                "never hold. Use eval.mode=resize."
-            )
-        each = images.split(1) if isinstance(images, torch.Tensor) else images
-        return [
-            (score_image(views(network, image, self.evaluation), label, ignored), None)
-            for image, label in zip(each, labels, strict=True)
-        ]
-
-    def _contours(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Counts near contours of one image. They need its whole id map, and for a moment its upsampled logits."""
-        upsampled = nn.functional.interpolate(logits[None].float(), size=labels.shape[1:], mode="bilinear")
-        return boundary_areas(upsampled.max(1).indices, labels, self.labels.num_labels, self.labels.ignore_index)
 
     # --- checkpoints
 

@@ -17,6 +17,7 @@ import yaml
 from safetensors.torch import load_file
 
 from hfseg import RunConfig, UserError, run
+from hfseg.callbacks import read_history
 from hfseg.checkpoints import checkpoints, damage, last_whole_checkpoint
 from tests.conftest import REPOSITORY
 
@@ -137,6 +138,9 @@ def test_from_every_checkpoint(finished: Path, pets: Path, tmp_path: Path) -> No
         run(RunConfig.load(write_config(folder, pets, ema=0.9), ["train.save_total_limit=4"]), resume=True)
         assert_same(finished, folder)
         assert history(folder)[-1]["step"] == STEPS
+        seconds = [line["seconds"] for line in read_history(folder / "run" / "history.jsonl")]
+        assert seconds == sorted(seconds)  # the time goes on, too
+        assert seconds[0] > 0
 
 
 @pytest.mark.parametrize(

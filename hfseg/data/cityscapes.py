@@ -44,6 +44,16 @@ CLASSES: tuple[tuple[str, int, Colour], ...] = (
     ("motorcycle", 32, (0, 0, 230)),
     ("bicycle", 33, (119, 11, 32)),
 )
+# cityscapesScripts' seven categories: mistakes inside of one do not count in the category IoU.
+CATEGORIES = {
+    **dict.fromkeys(("road", "sidewalk"), "flat"),
+    **dict.fromkeys(("building", "wall", "fence"), "construction"),
+    **dict.fromkeys(("pole", "traffic light", "traffic sign"), "object"),
+    **dict.fromkeys(("vegetation", "terrain"), "nature"),
+    "sky": "sky",
+    **dict.fromkeys(("person", "rider"), "human"),
+    **dict.fromkeys(("car", "truck", "bus", "train", "motorcycle", "bicycle"), "vehicle"),
+}
 IGNORE = 255
 # Label id -> train id. -1 is the license plate, and 255 how eight bits write -1.
 LABEL_IDS = dict.fromkeys([*range(34), -1, 255], IGNORE) | {

@@ -6,7 +6,7 @@ and differentiated before the next one starts, so no more than a strip ever exis
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,9 @@ from hfseg.confusion import count_confusion
 from hfseg.errors import UserError
 
 PLAIN = LossConfig()
+
+# Called with each strip, from the top: upsampled logits (B, K, rows, W), their argmax and the labels (B, rows, W).
+Observer = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
 
 # A strip's logits, in numbers: 4 MB in fp32, about what a core's share of the cache holds. On a GPU, where launching
 # a kernel costs more than memory traffic, 256 MB.
@@ -46,7 +49,11 @@ class SegmentationLoss:
 
 
 def segmentation_loss(
-    logits: torch.Tensor, labels: torch.Tensor, ignore_index: int = 255, options: LossConfig = PLAIN
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    ignore_index: int = 255,
+    options: LossConfig = PLAIN,
+    observe: Observer | None = None,
 ) -> SegmentationLoss:
     """Cross-entropy of bilinearly upsampled logits, and the confusion counts of their argmax.
 
@@ -61,6 +68,7 @@ def segmentation_loss(
             `ohem` drops pixels whose class already has at least that probability (Shrivastava et al., 2016,
             arXiv:1604.03540, with a fixed threshold); `dice` adds so many times the soft Dice loss (Milletari et al.,
             2016, arXiv:1606.04797, over the classes labelled in the batch), weighted by the valid pixels.
+        observe: counts more on the same strips, which it must leave as they are.
 
     Raises:
         UserError: another number of class weights than classes.
@@ -70,7 +78,7 @@ def segmentation_loss(
         raise UserError(f"loss.class_weights has {len(weights)} values for {logits.shape[1]} classes.")
     with torch.autocast(logits.device.type, enabled=False):
         wide = logits.double() if logits.dtype == torch.float64 else logits.float()
-        total, confusion = _StripLoss.apply(wide.contiguous(), labels.long(), ignore_index, options)
+        total, confusion = _StripLoss.apply(wide.contiguous(), labels.long(), ignore_index, options, observe)
     return SegmentationLoss(total, confusion[:, :-1].sum(), confusion)
 
 
@@ -79,7 +87,12 @@ class _StripLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, logits: torch.Tensor, labels: torch.Tensor, ignore_index: int, options: LossConfig
+        ctx: Any,
+        logits: torch.Tensor,
+        labels: torch.Tensor,
+        ignore_index: int,
+        options: LossConfig,
+        observe: Observer | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         batch_size, num_labels, _, _ = logits.shape
         need_gradient = ctx.needs_input_grad[0]
@@ -91,6 +104,8 @@ class _StripLoss(torch.autograd.Function):
             upsampled, target = strip.upsample(logits), strip.target(labels)
             predicted = upsampled.max(dim=1).indices  # ten times faster than argmax on a CPU
             confusion += count_confusion(predicted, target, num_labels, ignore_index)
+            if observe is not None:
+                observe(upsampled, predicted, target)
             if _is_plain(options):
                 loss, slope = _cross_entropy(upsampled, target, ignore_index, need_gradient)
             else:
@@ -110,9 +125,9 @@ class _StripLoss(torch.autograd.Function):
         return total, confusion
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, None, None, None]:
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, None, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * grad_outputs[0], None, None, None
+        return gradient * grad_outputs[0], None, None, None, None
 
 
 def _is_plain(options: LossConfig) -> bool:

@@ -15,7 +15,7 @@ from torch import nn
 
 from hfseg.config import EvalConfig
 from hfseg.errors import UserError
-from hfseg.models.loss import STRIP_ELEMENTS_CPU, STRIP_ELEMENTS_GPU, SegmentationLoss, segmentation_loss
+from hfseg.models.loss import STRIP_ELEMENTS_CPU, STRIP_ELEMENTS_GPU, Observer, SegmentationLoss, segmentation_loss
 
 WINDOWS_PER_PASS_GPU = 8  # on a CPU one window at a time: it is large enough to keep the cores busy
 
@@ -86,19 +86,22 @@ def logit_strips(sources: Sequence[Rows], size: tuple[int, int]) -> Iterator[tor
         num_rows = max(1, elements // (len(strip) * width))
 
 
-def score_image(sources: Sequence[Rows], labels: torch.Tensor, ignore_index: int) -> SegmentationLoss:
+def score_image(
+    sources: Sequence[Rows], labels: torch.Tensor, ignore_index: int, observe: Observer | None = None
+) -> SegmentationLoss:
     """Cross-entropy and confusion counts of one image, without its scores ever being whole.
 
     Args:
         sources: from `views`.
         labels: (H, W) at their native size.
         ignore_index: label of pixels that do not count.
+        observe: as in `segmentation_loss`; it sees the merged views.
     """
     height, width = labels.shape
     scores, top = [], 0
     for strip in logit_strips(sources, (height, width)):
         bottom = top + strip.shape[1]
-        scores.append(segmentation_loss(strip[None], labels[None, top:bottom], ignore_index))
+        scores.append(segmentation_loss(strip[None], labels[None, top:bottom], ignore_index, observe=observe))
         top = bottom
     return SegmentationLoss(
         total=torch.stack([score.total.double() for score in scores]).sum(),

@@ -1,0 +1,34 @@
+"""The temperature that travels with a model: `temperature` in the `hfseg` part of its config."""
+
+import json
+from pathlib import Path
+
+from transformers import PreTrainedConfig
+
+from hfseg.errors import UserError
+
+
+def temperature_of(config: PreTrainedConfig) -> float:
+    """What a model's logits are to be divided by before the softmax; 1 where none was fitted.
+
+    Raises:
+        UserError: the config holds something else than a positive number.
+    """
+    ours = config.to_dict().get("hfseg") or {}
+    temperature = ours.get("temperature", 1.0)
+    if type(temperature) not in (int, float) or not 0 < temperature < float("inf"):
+        raise UserError(
+            f"{config.name_or_path or 'The model'}: `hfseg.temperature` in its config is {temperature!r}, not a "
+            "positive number. Remove the key, or score the run again with --eval-only."
+        )
+    return float(temperature)
+
+
+def store_temperature(folder: Path, temperature: float) -> None:
+    """Writes the temperature into the config of a saved model, under a temporary name first."""
+    path = folder / "config.json"
+    tree = json.loads(path.read_text())
+    tree["hfseg"] = tree.get("hfseg", {}) | {"temperature": temperature}
+    partial = folder / "config.json.partial"
+    partial.write_text(json.dumps(tree, indent=2, sort_keys=True) + "\n")
+    partial.replace(path)
