@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import SequentialSampler
 
-from hfseg import LabelSet, SegTrainer
+from hfseg import LabelSet, SegMetrics, SegTrainer
 from tests.test_trainer import make_trainer, stable_model, uneven_samples
 
 LABELS = LabelSet(["pet", "background", "boundary"])
@@ -31,6 +31,7 @@ def main() -> None:
         folder, LABELS, model, kind=InOrder, max_steps=1, per_device_train_batch_size=batch_size, optim="sgd",
         gradient_accumulation_steps=accumulation, learning_rate=1.0, max_grad_norm=0.0, logging_steps=1,
         lr_scheduler_type="constant", save_strategy="no", use_cpu=True,
+        compute_metrics=SegMetrics(LABELS, calibration=True),
     )  # fmt: skip
     trainer.train_dataset = uneven_samples(trainer)
     trainer.train()
@@ -45,6 +46,8 @@ def main() -> None:
             "loss": trainer.state.log_history[0]["loss"],
             "train_mean_iou": trainer.state.log_history[0]["train_mean_iou"],
             "eval_loss": metrics["eval_loss"],
+            "bins": torch.from_numpy(trainer.compute_metrics.confidence.bins),
+            "temperature": trainer.compute_metrics.fit_temperature(),
             "confusion": torch.from_numpy(trainer.compute_metrics.confusion),
         }
         torch.save(result, folder / "result.pt")

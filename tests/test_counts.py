@@ -20,8 +20,8 @@ from tests.test_run import write_config
 
 ONE_STEP = [
     "train.max_steps=1",
-    "train.eval_strategy=no",
-    "train.save_strategy=no",
+    'train.eval_strategy="no"',
+    'train.save_strategy="no"',
     "train.load_best_model_at_end=false",
 ]
 
@@ -127,7 +127,7 @@ def test_two_runs_are_compared_by_name(scored: Path, tmp_path: Path) -> None:
         compare_runs(first, tmp_path)
     with pytest.raises(UserError, match="is missing: is this the folder"):
         compare_runs(first, tmp_path / "nowhere")
-    with pytest.raises(UserError, match="'eval' .validation. and 'test'"):
+    with pytest.raises(UserError, match=r"'eval' .validation. and 'test'"):
         compare_runs(first, second, split="train")  # type: ignore[arg-type]
 
 

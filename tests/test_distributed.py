@@ -43,4 +43,7 @@ def test_two_processes_are_one(tmp_path: Path, alone: dict[str, Any], batch_size
     assert both["train_mean_iou"] == alone["train_mean_iou"]
     assert both["confusion"].equal(alone["confusion"])
     assert both["confusion"].sum() > 0
+    assert both["bins"][..., [0, 2]].equal(alone["bins"][..., [0, 2]])  # pixels and hits in bins of confidence
+    torch.testing.assert_close(both["bins"], alone["bins"], rtol=1e-5, atol=0)
+    assert both["temperature"] == pytest.approx(alone["temperature"], rel=1e-5)
     assert both["eval_loss"] == pytest.approx(alone["eval_loss"], rel=1e-6)
