@@ -30,6 +30,7 @@ RUN_COLOURS = (BLUE, "#E69F00", "#009E73", "#CC79A7", VERMILION, "#56B4E9", "#8C
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)))  # from one round of colours to the next
 WRONG = (224, 0, 122)  # of an error map's wrong pixels: far from grey for any colour vision
 OVERLAY = 0.55  # weight of the class colour over the image
+MAX_NAME = 34  # characters under a picture: the end of a name tells images apart
 STYLE = {
     "font.size": 11,
     "axes.titlesize": 12,
@@ -231,7 +232,8 @@ def plot_examples(examples: Sequence[Example], labels: LabelSet) -> Figure:
             axes.imshow(picture)
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
-        row[0].set_ylabel(f"{example.title}\n{example.name}".strip(), fontsize=9)
+        row[0].set_ylabel(example.title, fontsize=10)
+        row[0].set_xlabel(example.name[-MAX_NAME:], fontsize=8)
         row[2].set_xlabel(f"mean IoU {example.mean_iou:.3f}", fontsize=10)
     handles = [*class_handles(labels), Patch(color=np.divide(WRONG, 255), label="wrong")]
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6))

@@ -51,7 +51,7 @@ td.bar { min-width: 6rem; padding-bottom: .5rem; background: linear-gradient(90d
   background: color-mix(in srgb, var(--cell) calc(var(--v, 0) * 85%), var(--soft)); }
 .matrix td.none { background: none; }
 .matrix .down th:not(:first-child) { writing-mode: vertical-rl; transform: rotate(180deg); text-align: left;
-  padding: .5rem .1rem; }
+  padding: .5rem .1rem; border: 0; }
 .swatch { display: inline-block; width: .8em; height: .8em; border-radius: .15em; margin-right: .45em;
   box-shadow: 0 0 0 1px var(--line); }
 .legend { display: flex; flex-wrap: wrap; gap: .2rem 1rem; font-size: .875rem; margin: .5rem 0; }
@@ -69,7 +69,7 @@ pre { background: var(--soft); border: 1px solid var(--line); border-radius: .5r
 code { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; font-size: .875em; }
 @media (max-width: 40rem) { .pictures { grid-template-columns: 1fr 1fr; } .facts { grid-template-columns: 1fr;
   gap: 0; } .facts dd { margin-bottom: .6rem; } th, td { padding: .3rem .5rem; }
-  tbody th { white-space: normal; min-width: 6.5rem; max-width: 9rem; } }
+  tbody th { white-space: normal; min-width: 8.5rem; max-width: 10rem; } }
 @media print { details > * { display: block; } h2, figure, tr { break-inside: avoid; } }
 """
 

@@ -128,7 +128,7 @@ def show_curves(run: RunResults) -> str:
     parts = []
     for against, words in (("step", "training steps"), ("seconds", "time")):
         if not any(line.get(against) is not None for line in run.history):
-            parts.append(page.missing(f"The history has no {words}."))
+            parts.append(page.missing(f"There are no curves against {words}: history.jsonl does not tell it."))
             continue
         figures = [
             page.figure(

@@ -248,7 +248,7 @@ def test_without_times_there_are_the_curves_against_steps(nasty: Path, tmp_path:
     (tmp_path / "history.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     page = Page(write_report(tmp_path).read_text())
     assert page.tags["svg"] == 2
-    assert "The history has no time." in page.text
+    assert "There are no curves against time" in page.text
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
