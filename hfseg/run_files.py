@@ -18,7 +18,7 @@ Files: TypeAlias = dict[str, bytes | Path]  # by their path in the repository; t
 RESULTS = ("metrics.json", "per_class.json", "provenance.json")
 EXTRAS = ("history.jsonl", "counts.npz")
 SHOW_DATA = ("report.html", "figures/*.png")  # may show images of the data, but for the figures below
-PLOTS = ("curves.png", "confusion.png", "iou.png", "per_class.png", "reliability.png")  # numbers only
+PLOTS = ("curves.png", "confusion.png", "per_class.png")  # numbers only
 TEXT = (".json", ".jsonl", ".yaml", ".md", ".html", ".py")
 TOKEN = re.compile(rb"hf_[A-Za-z0-9]{30,}")
 

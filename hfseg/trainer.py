@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,7 @@ class SegTrainer(PublishingTrainer):
         self._average: WeightAverage | None = None  # while training
         self._resumed_from: Path | None = None
         self._writing_to: Path | None = None
+        self._began: float | None = None  # while training: when, if it had never been interrupted
         self._inference_copy: nn.Module | None = None
         self.scored_names: list[str] = []  # of the images that this process has scored in the last evaluation
         self._train_confusion = torch.zeros(labels.num_labels, labels.num_labels, dtype=torch.int64)
@@ -188,7 +190,9 @@ class SegTrainer(PublishingTrainer):
             super()._run_epoch(*args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds `train_mean_iou` to the lines that carry the training loss."""
+        """Adds `train_mean_iou` to the lines that carry the training loss, and `seconds` of training to all of it."""
+        if self._began is not None:
+            logs["seconds"] = round(time.monotonic() - self._began, 2)
         if "train_loss" in logs:  # stock has its mean over the steps since the last resume
             logs["train_loss"] = self._total_loss_scalar / max(self.state.global_step, 1)
         if "loss" in logs:
@@ -320,6 +324,7 @@ class SegTrainer(PublishingTrainer):
             "loss_until_last_log": self._total_loss_scalar,
             "last_logged_step": self._globalstep_last_logged,
             "confusion": self._train_confusion.tolist(),
+            "seconds": time.monotonic() - self._began if self._began is not None else 0.0,
         }
         (folder / f"sums_{self.args.process_index}.json").write_text(json.dumps(sums))
 
@@ -330,6 +335,7 @@ class SegTrainer(PublishingTrainer):
     def begin_training(self) -> None:
         """Called when stock has set everything to zero: restores what its checkpoint does not have."""
         self._train_confusion.zero_()
+        self._began = time.monotonic()
         self._average = None if self.ema is None else WeightAverage(self.model, self.ema)
         folder, self._resumed_from = self._resumed_from, None
         if folder is None:
@@ -343,6 +349,7 @@ class SegTrainer(PublishingTrainer):
             self._total_loss_scalar = sums["loss_until_last_log"]
             self._globalstep_last_logged = sums["last_logged_step"]
             self._train_confusion = torch.tensor(sums["confusion"])
+            self._began -= sums.get("seconds", 0.0)  # older checkpoints have none
 
     def weights_changed(self) -> None:
         """Called after every optimizer step."""
@@ -351,6 +358,7 @@ class SegTrainer(PublishingTrainer):
 
     def end_training(self) -> None:
         """Called when the best weights are loaded, if that is wanted: the model leaves with the averaged ones."""
+        self._began = None
         if self._average is not None:
             self._average.copy_to(self.model)
             self._average = None

@@ -13,14 +13,15 @@ from tests.conftest import REPOSITORY
 LAYERS = (
     {"errors", "train_keys"},
     {"labels", "config", "confusion", "scores"},
-    {"intervals", "audit", "boundary", "calibration", "card", "id_maps"},
+    {"intervals", "audit", "boundary", "calibration", "card", "figures", "id_maps"},
     {"run_files"},
     {"hub"},
-    {"models", "data", "metrics"},
+    {"models", "data", "metrics", "page"},
     {
         "arguments",
         "callbacks",
         "checkpoints",
+        "console",
         "counts",
         "ema",
         "evaluate_module",
@@ -28,8 +29,10 @@ LAYERS = (
         "publish",
         "publishing_trainer",
     },
-    {"auto", "predict", "report", "provenance", "model_card", "trainer"},
-    {"scoring"},
+    {"auto", "predict", "provenance", "model_card", "trainer", "doctor_figures"},
+    {"examples", "scoring"},
+    {"results"},
+    {"report", "run_figures"},
     {"run", "doctor", "pipeline", "export"},
 )
 

@@ -30,7 +30,7 @@ SETTINGS = {
     "train": {"max_steps": STEPS, "per_device_train_batch_size": 4, "logging_steps": 4, "eval_strategy": "steps",
               "save_strategy": "steps", "eval_steps": 3, "save_steps": 3, "learning_rate": 1e-3, "warmup_steps": 2},
 }  # fmt: skip
-TIMES = ("runtime", "per_second")
+TIMES = ("runtime", "per_second", "seconds")
 
 
 def write_config(folder: Path, pets: Path, **optim: Any) -> Path:
@@ -169,6 +169,9 @@ def test_from_every_checkpoint(finished: Path, pets: Path, tmp_path: Path) -> No
         run(RunConfig.load(write_config(folder, pets, ema=0.9), ["train.save_total_limit=4"]), resume=True)
         assert_same(finished, folder)
         assert history(folder)[-1]["step"] == STEPS
+        seconds = [line["seconds"] for line in read_history(folder / "run" / "history.jsonl")]
+        assert seconds == sorted(seconds)  # the time goes on, too
+        assert seconds[0] > 0
 
 
 @pytest.mark.parametrize("optim", [{}, {"ema": 0.9, "layer_decay": 0.8}], ids=["plain", "ema"])
