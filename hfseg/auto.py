@@ -1,6 +1,7 @@
 """Registers our model types with transformers' Auto classes: the only file that touches its registries."""
 
 from transformers import AutoConfig, AutoModelForSemanticSegmentation
+from transformers.models.auto import modeling_auto
 
 from hfseg.models.fcn import HfsegFCNConfig, HfsegFCNForSemanticSegmentation
 from hfseg.models.segformer import HfsegSegformerConfig, HfsegSegformerForSemanticSegmentation
@@ -12,6 +13,9 @@ def register() -> None:
     AutoModelForSemanticSegmentation.register(HfsegSegformerConfig, HfsegSegformerForSemanticSegmentation)
     AutoConfig.register(HfsegFCNConfig.model_type, HfsegFCNConfig)
     AutoModelForSemanticSegmentation.register(HfsegFCNConfig, HfsegFCNForSemanticSegmentation)
+    # The pipeline looks for a model's class name here and reports an error where it is not; FCN's own file adds FCN's.
+    names = modeling_auto.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES
+    names[HfsegSegformerConfig.model_type] = HfsegSegformerForSemanticSegmentation.__name__
     # FCN has no stock class: its two files travel with the weights, to be loaded with trust_remote_code=True.
     HfsegFCNConfig.register_for_auto_class()
     HfsegFCNForSemanticSegmentation.register_for_auto_class("AutoModelForSemanticSegmentation")

@@ -8,7 +8,9 @@ from typing import Any, Protocol
 
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from hfseg.config import ModelConfig
 from hfseg.errors import UserError
+from hfseg.models.freezing import Frozen, freeze_encoder
 
 
 class Training(Protocol):
@@ -68,6 +70,45 @@ def early_stopping(patience: int | None, args: TrainingArguments) -> list[Traine
             "train.eval_strategy and train.load_best_model_at_end at their defaults."
         )
     return [EarlyStopping(patience)]
+
+
+class ScheduledUnfreezing(TrainerCallback):
+    """Freezes the encoder, or its first stages, for the first so many optimizer steps.
+
+    It does so when the optimizer and DistributedDataParallel have taken all parameters in, both of which leave alone
+    what has no gradient: from the step on, the parameters learn at the rates and decays of their groups, where the
+    schedule is then. There is no state to save: a resumed training is on the same side of the step.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        self.config = config
+        self.frozen: Frozen | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        step = self.config.unfreeze_at or 0
+        if step >= state.max_steps:
+            raise UserError(
+                f"model.unfreeze_at={step}: the training has {state.max_steps} steps. Give a smaller number, or leave "
+                "it out to keep the encoder frozen."
+            )
+        finds_unused = args.ddp_find_unused_parameters is not False and not args.ddp_static_graph
+        if args.world_size > 1 and (args.gradient_checkpointing or not finds_unused):
+            raise UserError(
+                f"model.unfreeze_at={step} with {args.world_size} processes: DistributedDataParallel must look for "
+                "the parameters that have no gradient yet. Leave train.ddp_find_unused_parameters, "
+                "train.ddp_static_graph and train.gradient_checkpointing at their defaults."
+            )
+        if state.global_step < step:
+            self.frozen = freeze_encoder(kwargs["model"], self.config.num_frozen_stages)
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.frozen is not None and state.global_step >= (self.config.unfreeze_at or 0):
+            self.frozen.release()
+            self.frozen = None
 
 
 class EpochCallback(TrainerCallback):

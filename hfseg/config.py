@@ -104,12 +104,15 @@ class ModelConfig(Section):
 
     `size` is b0 to b5 for segformer (b0 by default) and resnet50 (the default) or resnet101 for fcn; `auto` is any
     semantic segmentation model of transformers, as `init` describes it.
+
+    `freeze` makes the encoder or its first stages a fixed function, until `unfreeze_at` optimizer steps are made.
     """
 
     type: Literal["segformer", "fcn", "auto"] = "segformer"
     size: str = ""
     init: str | None = Field(None, min_length=1)
     freeze: Literal["none", "encoder"] | FreezeStages = "none"
+    unfreeze_at: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")
     def _belongs(self) -> "ModelConfig":
@@ -117,7 +120,14 @@ class ModelConfig(Section):
             raise ValueError("`type: auto` needs `init`, a folder or a Hub id with the model's config and weights")
         if self.type == "auto" and self.size:
             raise ValueError("`size` is for segformer and fcn: with `type: auto` the checkpoint says it")
+        if self.unfreeze_at is not None and self.freeze == "none":
+            raise ValueError("`unfreeze_at` needs something that is frozen before it: set `freeze`")
         return self
+
+    @property
+    def num_frozen_stages(self) -> int | None:
+        """Of the encoder; None is all of it."""
+        return self.freeze.stages if isinstance(self.freeze, FreezeStages) else None
 
     @model_validator(mode="before")
     @classmethod
@@ -228,12 +238,17 @@ class EvalConfig(Section):
 
 
 class HubConfig(Section):
-    """Where the weights go."""
+    """Where a run is published at its end: `repo` is owner/name, and null publishes nothing.
 
-    repo: str | None = None
-    revision: str | None = None
+    `revision` is the branch. `private` is for a repository that is made; one that everybody can see is then refused.
+    `create_pr` opens a pull request instead. `images` sends pictures that show images of the data, too.
+    """
+
+    repo: str | None = Field(None, min_length=1)
+    revision: str | None = Field(None, min_length=1)
     private: bool = True
     create_pr: bool = False
+    images: bool = False
 
 
 class StudyConfig(Section):
@@ -247,9 +262,6 @@ class StudyConfig(Section):
 # Keys of the tree whose feature is still to come, with the values that work today. Asking for more is an error now
 # rather than a setting that silently does nothing.
 AVAILABLE: dict[str, tuple[Any, ...]] = {
-    "hub.repo": (None,),
-    "hub.revision": (None,),
-    "hub.create_pr": (False,),
     "study": (None,),
 }
 
@@ -293,6 +305,17 @@ class RunConfig(Section):
         if kind == "fcn" and isinstance(transforms, dict):
             return tree | {"transforms": FCN_TRANSFORMS | transforms}
         return tree
+
+    @model_validator(mode="after")
+    def _publishes_to(self) -> "RunConfig":
+        if self.train.get("push_to_hub") and self.hub.repo is None:
+            raise ValueError("`train.push_to_hub` needs `hub.repo`, such as me/name")
+        if self.train.get("push_to_hub") and self.hub.create_pr:
+            raise ValueError(
+                "`train.push_to_hub` publishes every checkpoint to a branch, and `hub.create_pr` the finished run as "
+                "a pull request: choose one"
+            )
+        return self
 
     @property
     def eval_size(self) -> int:

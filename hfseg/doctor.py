@@ -4,8 +4,8 @@ from rich.console import Console
 
 from hfseg.config import RunConfig
 from hfseg.data import Report, check_data
+from hfseg.doctor_figures import plot_class_distribution, plot_contact_sheet
 from hfseg.errors import UserError
-from hfseg.report import plot_class_distribution, plot_contact_sheet
 
 
 def check(config: RunConfig) -> Report:

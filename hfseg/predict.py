@@ -1,6 +1,6 @@
 """predict(model, images): class ids at the images' own size."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from torch import nn
 from transformers import BaseImageProcessor, PreTrainedModel, SegformerImageProcessor
 
 from hfseg.config import EvalConfig
@@ -52,7 +53,7 @@ def predict(
     """
     if isinstance(images, str | Path | Image.Image | np.ndarray):
         images = [images]
-    processor = processor or _processor_of(model)
+    processor = processor or processor_of(model)
     model.eval()
     network = inference_copy(model) or model
     temperature = temperature_of(model.config) if return_probabilities else None
@@ -65,17 +66,34 @@ def predict(
         batch = [read_image(image) for image in images[start : start + batch_size]]
         inputs = processor(images=batch, return_tensors="pt", do_resize=not is_native)
         pixel_values = inputs["pixel_values"].to(model.device, model.dtype)
-        if options.is_plain:
-            sources: Iterable[list[Rows]] = ([Whole(small)] for small in forward_logits(network, pixel_values))
-        else:
-            sources = (views(network, pixels[None], options) for pixels in pixel_values)
-        for rows, image in zip(sources, batch, strict=True):
-            strips = logit_strips(rows, (image.height, image.width))
+        sizes = [(image.height, image.width) for image in batch]
+        for strips in image_strips(network, pixel_values, sizes, options):
             parts = [_ids_and_probabilities(strip, temperature) for strip in strips]
             masks.append(np.concatenate([ids for ids, _ in parts]))
             if return_probabilities:
                 probabilities.append(np.concatenate([values for _, values in parts], axis=1))
     return (masks, probabilities) if return_probabilities else masks
+
+
+def image_strips(
+    network: nn.Module, pixel_values: torch.Tensor, sizes: Sequence[tuple[int, int]], options: EvalConfig
+) -> Iterator[Iterator[torch.Tensor]]:
+    """For each image of a batch its logits at native size, from the top, in strips (K, rows, width).
+
+    Args:
+        network: in evaluation mode.
+        pixel_values: what the image processor made, (B, 3, h, w).
+        sizes: height and width of the images themselves.
+        options: how they are looked at.
+
+    Raises:
+        UserError: the model does not take images of that size.
+    """
+    if options.is_plain:
+        sources: Iterable[list[Rows]] = ([Whole(small)] for small in forward_logits(network, pixel_values))
+    else:
+        sources = (views(network, pixels[None], options) for pixels in pixel_values)
+    return (logit_strips(rows, size) for rows, size in zip(sources, sizes, strict=True))
 
 
 def _ids_and_probabilities(
@@ -104,7 +122,18 @@ def read_image(image: ImageLike) -> Image.Image:
         raise UserError(f"{image} cannot be read as an image ({error}).") from error
 
 
-def _processor_of(model: PreTrainedModel) -> BaseImageProcessor:
+def processor_of(model: PreTrainedModel) -> BaseImageProcessor:
+    """The image processor in the folder or the repository that a model came from.
+
+    Raises:
+        UserError: the model came from nowhere, or there is none.
+    """
     if not model.name_or_path:
         raise UserError("This model was not loaded from a folder or the Hub: pass its image `processor` to predict.")
-    return SegformerImageProcessor.from_pretrained(model.name_or_path)
+    try:
+        return SegformerImageProcessor.from_pretrained(model.name_or_path)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{model.name_or_path} has no image processor that can be loaded ({str(error).splitlines()[0]}). Save the "
+            "one that the model was trained with beside its weights, processor.save_pretrained(folder), or pass it."
+        ) from error

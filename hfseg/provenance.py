@@ -33,6 +33,7 @@ class Provenance:
     resumed_from: str | None = None  # then `train_seconds` counts from there
     steps: int | None = None
     best_step: int | None = None
+    num_images: dict[str, int] = field(default_factory=dict)  # of each split; empty for a stream
 
     @classmethod
     def of_this_process(cls, config: RunConfig, num_parameters: int) -> "Provenance":

@@ -1,226 +1,328 @@
-"""Figures of a run and of its data, by Matplotlib without a display, and the table of results."""
+"""The report of a run: one HTML page made from the files in its folder alone."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch, Rectangle
+import yaml
 from numpy.typing import NDArray
-from PIL import Image
-from rich.console import Console
-from rich.table import Table
 
-from hfseg.data.findings import Tile
-from hfseg.labels import LabelSet
+from hfseg import page
+from hfseg.card.facts import public_config
+from hfseg.figures import UNDEFINED, example_pictures, inline_svg, plot_learning_curves, row_shares
+from hfseg.results import SPLITS, RunResults
 from hfseg.scores import with_interval
 
-# Two of the Okabe-Ito colours: training and validation in every figure.
-TRAINING, VALIDATION = "#0072B2", "#D55E00"
-SPLIT_COLOURS = (TRAINING, VALIDATION, "#009E73")
-FAULTY = "#B00020"
-UNKNOWN = (255, 0, 0)  # of ids that are no class
-SHEET_COLUMNS = 6
-MAX_NAME = 28  # characters under a picture of the contact sheet
-OVERLAY = 0.55  # weight of the class colour over the image
+SCORES = {
+    "mean_iou": "mean IoU",
+    "mean_accuracy": "mean accuracy",
+    "pixel_accuracy": "pixel accuracy",
+    "mean_dice": "mean Dice",
+    "mean_precision": "mean precision",
+    "frequency_weighted_iou": "frequency-weighted IoU",
+    "mean_image_iou": "mean IoU per image, averaged",
+    "worst_image_iou": "mean IoU of the worst image",
+    "boundary_iou": "Boundary IoU",
+    "band_iou_3px": "mean IoU within 3 pixels of a contour",
+    "ece": "expected calibration error",
+    "ece_calibrated": "the same at the fitted temperature",
+    "brier": "Brier score",
+    "brier_calibrated": "the same at the fitted temperature",
+    "loss": "cross-entropy",
+}
+SPLIT_RULES = {
+    "oxford_pet": "Train and validation are the official trainval split, of which a fixed tenth of each breed is held "
+    "out for validation; test is the official test split.",
+    "cityscapes": "Validation is a fixed tenth of each city of the official train split; test is the official val "
+    "split, whose labels are public.",
+    "folder": "The data's own splits. Where it has no labelled test split, validation is the test; what is missing "
+    "then is a fixed tenth of train.",
+}
+SPLIT_RULES |= {
+    "synthetic_pet": SPLIT_RULES["oxford_pet"],
+    "synthetic_cityscapes": SPLIT_RULES["cityscapes"],
+    "hub": SPLIT_RULES["folder"],
+}
+CLASS_COLUMNS = {"iou": "IoU", "accuracy": "accuracy", "precision": "precision", "dice": "Dice"}
+PICTURES = ("image", "truth", "prediction", "errors (magenta; dark: not scored)")
+MAX_MATRIX = 40  # classes: a larger matrix is megabytes that nobody reads
+NUM_CONFUSIONS = 5
 
 
-@dataclass(frozen=True)
-class Example:
-    """One image with its labels (H, W) and the model's classes (H, W), and the mean IoU between them."""
-
-    name: str
-    image: Image.Image
-    label: NDArray[np.integer]
-    prediction: NDArray[np.integer]
-    mean_iou: float
-
-
-def plot_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draws loss and mean IoU against steps, training and validation together.
+def write_report(run_dir: Path) -> Path:
+    """Writes `report.html` into a run's folder: one file that loads nothing, and shows images of the data.
 
     Args:
-        history: lines of `history.jsonl`.
-        path: the picture to write.
+        run_dir: a run. What is missing in it has a sentence in its place.
+
+    Returns:
+        The page's path.
     """
-    figure = Figure(figsize=(10, 3.6), layout="constrained")
-    panels = zip(
-        figure.subplots(1, 2),
-        (("loss", "eval_loss", "loss"), ("train_mean_iou", "eval_mean_iou", "mean IoU")),
-        strict=True,
+    run = RunResults.read(run_dir)
+    sections = (
+        show_header,
+        show_scores,
+        show_curves,
+        show_classes,
+        show_confusion,
+        show_examples,
+        show_data,
+        show_making,
     )
-    for axes, (train_key, eval_key, title) in panels:
-        for key, colour, name, marker in (
-            (train_key, TRAINING, "training", ""),
-            (eval_key, VALIDATION, "validation", "o"),
-        ):
-            points = [(line["step"], line[key]) for line in history if line.get(key) is not None]
-            if points:
-                axes.plot(*zip(*points, strict=True), color=colour, label=name, marker=marker, markersize=3)
-        axes.set(title=title, xlabel="step")
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-        if axes.lines:
-            axes.legend(frameon=False)
-    save_figure(figure, path)
+    path = run_dir / "report.html"
+    page.write_page(path, page.page(f"{run.name}: hfseg report", "\n".join(section(run) for section in sections)))
+    return path
 
 
-def plot_predictions(examples: Sequence[Example], labels: LabelSet, path: Path) -> None:
-    """Draws image, truth and prediction of each example side by side, with its mean IoU and a legend.
-
-    Args:
-        examples: one row each.
-        labels: names and colours.
-        path: the picture to write.
-    """
-    figure = Figure(figsize=(9, 2.5 * len(examples) + 0.6), layout="constrained")
-    grid = figure.subplots(len(examples), 3, squeeze=False)
-    for axes, title in zip(grid[0], ("image", "truth", "prediction"), strict=True):
-        axes.set_title(title, fontsize=12)
-    for row, example in zip(grid, examples, strict=True):
-        pictures = (
-            np.asarray(example.image),
-            colour_overlay(example.image, example.label, labels),
-            colour_overlay(example.image, example.prediction, labels),
+def show_header(run: RunResults) -> str:
+    """The name, what was trained on what, and the numbers that matter."""
+    lines = [f"<h1>{page.escape(run.name)}</h1>"]
+    if run.config:
+        model, data = run.config["model"], run.config["data"]
+        start = f"from {Path(model['init']).name}" if model.get("init") else "from scratch"
+        network = f"{model.get('type')} {model.get('size') or ''}".strip()
+        lines.append(page.paragraph(f"{network}, trained {start} on {data.get('name')}."))
+        if data.get("note"):
+            lines.append(page.paragraph(data["note"]))
+    if run.metrics:
+        entries = [
+            (f"mean IoU, {split}", _number(run.metrics.get(f"{prefix}_mean_iou")), _interval(run.metrics, prefix))
+            for prefix, split in SPLITS.items()
+        ]
+        entries.append(
+            ("pixel accuracy, test", _number(run.metrics.get("test_pixel_accuracy")), "of the valid pixels")
         )
-        for axes, picture in zip(row, pictures, strict=True):
-            axes.imshow(picture)
-            axes.set(xticks=[], yticks=[])
-            axes.spines[:].set_visible(False)
-        row[0].set_ylabel(example.name, fontsize=9)
-        row[2].set_xlabel(f"mean IoU {example.mean_iou:.3f}", fontsize=10)
-    handles = class_handles(labels)
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 7), frameon=False)
-    save_figure(figure, path)
+        constant = _number(run.metrics.get("test_constant_mean_iou"))
+        entries.append(("constant answer, test", constant, f"{run.metrics.get('test_constant_class')} everywhere"))
+        lines.append(page.cards(entries))
+    return "\n".join(lines)
 
 
-def colour_overlay(image: Image.Image, ids: NDArray[np.integer], labels: LabelSet) -> NDArray[np.uint8]:
-    """The image (H, W, 3) tinted with the classes' colours; ignored pixels stay as they are."""
-    pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
-    valid = (ids >= 0) & (ids < labels.num_labels)
-    colours = np.asarray(labels.palette, dtype=np.float32)[np.where(valid, ids, 0)]
-    blended = np.where(valid[..., None], (1 - OVERLAY) * pixels + OVERLAY * colours, pixels)
-    return blended.astype(np.uint8)
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a picture under a temporary name first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial.png")
-    figure.savefig(partial, dpi=110)
-    partial.replace(path)
-
-
-def plot_class_distribution(
-    shares: Mapping[str, NDArray[np.floating]], names: Sequence[str], labels: LabelSet, path: Path
-) -> None:
-    """Draws bars with each class's share of the pixels, side by side for the splits.
-
-    Args:
-        shares: split -> one share for each name.
-        names: the classes, and perhaps more rows such as ignored pixels.
-        labels: the colours, shown beside the names.
-        path: the picture to write.
-    """
-    assert labels.palette is not None
-    figure = Figure(figsize=(9, 1.2 + (0.1 + 0.15 * len(shares)) * len(names)), layout="constrained")
-    axes = figure.subplots()
-    height = 0.8 / max(len(shares), 1)
-    for number, (split, values) in enumerate(shares.items()):
-        places = np.arange(len(names)) + (number - (len(shares) - 1) / 2) * height
-        bars = axes.barh(places, 100 * values, height, color=SPLIT_COLOURS[number % len(SPLIT_COLOURS)], label=split)
-        axes.bar_label(bars, [f"{100 * value:.2f}" for value in values], padding=3, fontsize=8, color="#444444")
-    for row, colour in enumerate(labels.palette):
-        swatch = Rectangle((-0.018, row - 0.3), 0.011, 0.6, color=np.divide(colour, 255), clip_on=False)
-        swatch.set_transform(axes.get_yaxis_transform())
-        axes.add_patch(swatch)
-    axes.set_yticks(range(len(names)), names)
-    axes.set(xlabel="share of the pixels in %", ylim=(len(names) - 0.4, -0.6))
-    axes.tick_params(axis="y", length=0, pad=14)
-    axes.margins(x=0.08)
-    axes.grid(axis="x", alpha=0.3)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(frameon=False, loc="outside upper right", ncols=len(shares))
-    save_figure(figure, path)
-
-
-def plot_contact_sheet(tiles: Sequence[Tile], labels: LabelSet, title: str, path: Path) -> None:
-    """Draws samples with their masks over them; flagged ones come in a red frame, with their faults.
-
-    Args:
-        tiles: the samples.
-        labels: names and colours.
-        title: of the whole sheet.
-        path: the picture to write.
-    """
-    num_rows = -(-len(tiles) // SHEET_COLUMNS)
-    tallest = max((tile.image.height / tile.image.width for tile in tiles if tile.image), default=0.75)
-    figure = Figure(figsize=(2.4 * SHEET_COLUMNS, (0.55 + 2.3 * min(tallest, 1)) * num_rows + 1), layout="constrained")
-    figure.suptitle(title, fontsize=13)
-    grid = figure.subplots(num_rows, SHEET_COLUMNS, squeeze=False).ravel()
-    has_unknown = False
-    for axes, tile in zip(grid, tiles, strict=False):
-        picture, unknown = draw_tile(tile, labels)
-        has_unknown |= unknown
-        axes.imshow(picture)
-        axes.set_title(f"{shorten(tile.name)}\n{tile.split}", fontsize=8, color=FAULTY if tile.faults else "black")
-        axes.set_xlabel("\n".join(tile.faults), fontsize=8, color=FAULTY, fontweight="bold")
-        axes.spines[:].set(visible=bool(tile.faults), color=FAULTY, linewidth=2.5)
-    for axes in grid:
-        axes.set(xticks=[], yticks=[])
-    for axes in grid[len(tiles) :]:
-        axes.set_axis_off()
-    handles = class_handles(labels)
-    if has_unknown:
-        handles.append(Patch(color=np.divide(UNKNOWN, 255), label="not a class"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 8), frameon=False)
-    save_figure(figure, path)
-
-
-def draw_tile(tile: Tile, labels: LabelSet) -> tuple[NDArray[np.uint8], bool]:
-    """The picture (H, W, 3) of a tile, and whether its mask has ids that are no class."""
-    size = (tile.ids.shape[1], tile.ids.shape[0]) if tile.ids is not None else (160, 120)
-    image = tile.image or Image.new("RGB", size, (225, 225, 225))
-    if tile.ids is None:
-        return np.asarray(image), False
-    picture = colour_overlay(image, tile.ids, labels)
-    unknown = (tile.ids >= labels.num_labels) & (tile.ids != labels.ignore_index)
-    picture[unknown] = UNKNOWN
-    return picture, bool(unknown.any())
-
-
-def shorten(name: str) -> str:
-    """The end of a long name, which tells the samples of a data set apart."""
-    return name if len(name) <= MAX_NAME else f"…{name[1 - MAX_NAME :]}"
-
-
-def class_handles(labels: LabelSet) -> list[Patch]:
-    """The classes for a legend."""
-    assert labels.palette is not None
-    return [
-        Patch(color=np.divide(colour, 255), label=name)
-        for name, colour in zip(labels.names, labels.palette, strict=True)
+def show_scores(run: RunResults) -> str:
+    """All scores of both splits, and how they were made."""
+    if not run.metrics:
+        return page.section("Scores", page.missing("There are no scores: metrics.json is missing or damaged."))
+    known = {key: name for key, name in SCORES.items() if any(f"{prefix}_{key}" in run.metrics for prefix in SPLITS)}
+    rows = [
+        [page.escape(name), *(page.cell(_score(run.metrics, f"{prefix}_{key}")) for prefix in SPLITS)]
+        for key, name in known.items()
     ]
-
-
-def print_table(per_class: dict[str, list[dict[str, Any]]], metrics: dict[str, Any]) -> None:
-    """The result: IoU per class on both splits, and what a constant answer would have scored."""
-    table = Table(title="IoU per class, at the labels' native size")
-    table.add_column("class")
-    for split in ("validation", "test"):
-        table.add_column(split, justify="right")
-    for rows in zip(per_class["eval"], per_class["test"], strict=True):
-        table.add_row(rows[0]["name"], *("-" if row["iou"] is None else f"{row['iou']:.4f}" for row in rows))
-    table.add_section()
-    table.add_row("mean IoU", *(with_interval(metrics, f"{prefix}_mean_iou") for prefix in per_class), style="bold")
-    table.add_row("pixel accuracy", *(f"{metrics[f'{prefix}_pixel_accuracy']:.4f}" for prefix in per_class))
-    constant = metrics["test_constant_class"]
-    table.add_row(
-        f"mean IoU of {constant!r} everywhere",
-        *(f"{metrics[f'{prefix}_constant_mean_iou']:.4f}" for prefix in per_class),
-        style="dim",
+    constants = {prefix: run.metrics.get(f"{prefix}_constant_mean_iou") for prefix in SPLITS}
+    rows.append(["mean IoU of a constant answer", *(page.cell(_number(value)) for value in constants.values())])
+    protocol = (
+        "One confusion matrix over all valid pixels at the labels' native size, IoU per class, mean over classes. The "
+        "checkpoint was chosen on validation; test was scored once. Brackets hold 95 % bootstrap intervals over "
+        "images: they tell what other images of the same kind might give, not what another training run might."
     )
-    Console().print(table)
+    return page.section(
+        "Scores",
+        page.table(["score", *SPLITS.values()], rows, "At the labels' native size"),
+        page.paragraph(protocol, "dim"),
+    )
+
+
+def show_curves(run: RunResults) -> str:
+    """Loss and mean IoU against steps and against time."""
+    if not run.history:
+        return page.section("Learning curves", page.missing("There are no curves: history.jsonl is missing or empty."))
+    parts = []
+    for against, words in (("step", "training steps"), ("seconds", "time")):
+        if not any(line.get(against) is not None for line in run.history):
+            parts.append(page.missing(f"There are no curves against {words}: history.jsonl does not tell it."))
+            continue
+        figures = [
+            page.figure(
+                inline_svg(
+                    plot_learning_curves({run.name: run.history}, against, [panel]),  # type: ignore[arg-type, list-item]
+                    f"{name} of training and validation against {words}",
+                )
+            )
+            for panel, name in (("loss", "Loss"), ("mean_iou", "Mean IoU"))
+        ]
+        parts += [f"<h3>Against {words}</h3>", '<div class="row">', *figures, "</div>"]
+    return page.section("Learning curves", *parts)
+
+
+def show_classes(run: RunResults) -> str:
+    """A table for each split: scores of each class, with bars."""
+    heading = "Classes"
+    if not run.per_class:
+        return page.section(heading, page.missing("There is no table: per_class.json is missing or damaged."))
+    tables = {
+        split: page.table(
+            ["class", *CLASS_COLUMNS.values(), "pixels"],
+            [_class_row(run, row) for row in run.per_class[prefix]],
+            f"Each class on the {split} split",
+        )
+        for prefix, split in SPLITS.items()
+        if prefix in run.per_class
+    }
+    first, *others = tables
+    return page.section(heading, tables[first], *(page.details(f"On {split}", tables[split]) for split in others))
+
+
+def _class_row(run: RunResults, row: Mapping[str, Any]) -> list[str]:
+    cells = [page.bar(row.get(key)) for key in CLASS_COLUMNS]
+    return [_class_name(run, row["name"]), *cells, page.cell(f"{row['pixels']:,}" if "pixels" in row else UNDEFINED)]
+
+
+def _class_name(run: RunResults, name: str) -> str:
+    """With its colour, where that is known."""
+    if run.labels is None or run.labels.palette is None or name not in run.labels.names:
+        return page.escape(name)
+    return page.swatch(run.labels.palette[list(run.labels.names).index(name)]) + page.escape(name)
+
+
+def show_confusion(run: RunResults) -> str:
+    """Where the labelled pixels of each class went."""
+    heading = "Confusion"
+    if not run.confusion:
+        return page.section(heading, page.missing("There is no confusion matrix: counts.npz is missing or damaged."))
+    parts: list[str] = []
+    for prefix, split in SPLITS.items():
+        if prefix not in run.confusion:
+            continue
+        shares = row_shares(run.confusion[prefix])
+        rows = run.per_class.get(prefix, [])
+        names = [row["name"] for row in rows] if len(rows) == len(shares) else list(map(str, range(len(shares))))
+        html = page.paragraph(_confusions(shares, names))
+        if len(names) <= MAX_MATRIX:
+            html += confusion_table(shares, names, f"{split.capitalize()}: labelled in rows, predicted in columns, %")
+        parts.append(page.details(f"On {split}", html) if parts else html)
+    return page.section(heading, *parts)
+
+
+def confusion_table(shares: NDArray[np.float64], names: Sequence[str], caption: str) -> str:
+    """A matrix of shares (K, K), rows labels and columns predictions, as a coloured table for a page."""
+    rows = [
+        [
+            page.escape(name),
+            *(
+                page.share(value, f"{name} as {other}: {100 * value:.2f} %")
+                for other, value in zip(names, row, strict=True)
+            ),
+        ]
+        for name, row in zip(names, shares.tolist(), strict=True)
+    ]
+    return page.table(["", *names], rows, caption, "matrix")
+
+
+def _confusions(shares: NDArray[np.float64], names: Sequence[str]) -> str:
+    """The most frequent mistakes, in words."""
+    mistakes = np.where(np.eye(len(shares), dtype=bool), 0, np.nan_to_num(shares))
+    places = np.argsort(-mistakes, axis=None, kind="stable")[:NUM_CONFUSIONS]
+    largest = [np.unravel_index(place, mistakes.shape) for place in places if mistakes.flat[place] >= 0.005]
+    if not largest:
+        return "No class loses 0.5 % of its pixels to another."
+    words = (f"{100 * mistakes[row, column]:.0f} % of {names[row]} as {names[column]}" for row, column in largest)
+    return f"Most often mistaken: {'; '.join(words)}."
+
+
+def show_examples(run: RunResults) -> str:
+    """Images of the validation split with truth, prediction and error map."""
+    heading = "Examples of the validation split"
+    if not run.examples or run.labels is None or run.labels.palette is None:
+        return page.section(heading, page.missing("There are no examples: examples.npz is missing or damaged."))
+    is_ranked = any(example.title for example in run.examples)
+    rule = (
+        "The best, the median and the worst images by their own mean IoU."
+        if is_ranked
+        else "A fixed handful, spread over the split: which are best and worst is not known."
+    )
+    legend = [
+        f"<span>{page.swatch(colour)}{page.escape(name)}</span>"
+        for name, colour in zip(run.labels.names, run.labels.palette, strict=True)
+    ]
+    parts = [page.paragraph(rule), f'<div class="legend">{"".join(legend)}</div>']
+    for example in run.examples:
+        score = UNDEFINED if np.isnan(example.mean_iou) else f"{example.mean_iou:.3f}"
+        title = f"{example.title}: {example.name}" if example.title else example.name
+        parts += [f"<h3>{page.escape(title)}, mean IoU {score}</h3>", '<div class="pictures">']
+        parts += [
+            page.picture(pixels, f"{caption} of {example.name}", caption)
+            for pixels, caption in zip(example_pictures(example, run.labels), PICTURES, strict=True)
+        ]
+        parts.append("</div>")
+    return page.section(heading, *parts)
+
+
+def show_data(run: RunResults) -> str:
+    """How many images each split has, which rule made the splits, and the classes' shares of the pixels."""
+    name = run.config.get("data", {}).get("name", "")
+    counts = {SPLITS[prefix]: len(names) for prefix, (names, _) in run.counts.items()}
+    counts = run.provenance.get("num_images") or counts
+    shares = class_shares(run)
+    parts = [page.paragraph(SPLIT_RULES.get(name, "The config is missing, so the split rule is not known."))]
+    splits = [split for split in ("train", "validation", "test") if split in counts or split in shares]
+    if not splits:
+        return page.section("Data", *parts, page.missing("Images and classes of the splits are not known."))
+    classes = dict.fromkeys(each for split in splits for each in shares.get(split, {}))
+    table = [["images", *(page.cell(f"{counts[split]:,}" if split in counts else UNDEFINED) for split in splits)]]
+    for each in classes:
+        found = [shares.get(split, {}).get(each) for split in splits]
+        cells = [page.bar(value, None if value is None else f"{100 * value:.2f} %") for value in found]
+        table.append([_class_name(run, each), *cells])
+    parts.append(page.table(["class", *splits], table, "Images, and each class's share of the labelled pixels"))
+    if "train" not in shares:
+        parts.append(page.paragraph("The shares in train are known where --check has counted them.", "dim"))
+    return page.section("Data", *parts)
+
+
+def class_shares(run: RunResults) -> dict[str, dict[str, float]]:
+    """Each class's share of the pixels, by split: as the label doctor counted them, or of what was scored."""
+    shares = {}
+    for split, rows in run.check.get("classes", {}).items():
+        shares[split] = {row["name"]: row["share"] for row in rows}
+    for prefix, split in SPLITS.items():
+        scored = run.per_class.get(prefix, [])
+        total = sum(row.get("pixels", 0) for row in scored)
+        if total and split not in shares:
+            shares[split] = {row["name"]: row["pixels"] / total for row in scored}
+    return shares
+
+
+def show_making(run: RunResults) -> str:
+    """Command, time, hardware, versions and the whole config."""
+    parts = []
+    made = run.provenance
+    if made:
+        versions = ", ".join(f"{package} {number}" for package, number in made["versions"].items())
+        entries = {
+            "command": f"<code>{page.escape(made['command'])}</code>",
+            "time": _time(run),
+            "steps": f"{made.get('steps')}, best checkpoint at step {made.get('best_step')}",
+            "parameters": f"{made['num_parameters']:,}",
+            "hardware": page.escape(made["hardware"]),
+            "versions": page.escape(versions),
+        }
+        parts.append(page.facts(entries))
+    else:
+        parts.append(page.missing("provenance.json is missing or damaged: command, time and versions are not known."))
+    if run.config:
+        text = yaml.safe_dump(public_config(run.config), sort_keys=False, allow_unicode=True)
+        parts.append(page.details("The whole configuration", f"<pre><code>{page.escape(text)}</code></pre>"))
+    else:
+        parts.append(page.missing("run_config.yaml is missing or damaged: the configuration is not known."))
+    return page.section("How it was made", *parts)
+
+
+def _time(run: RunResults) -> str:
+    seconds = max((line.get("seconds") or 0 for line in run.history), default=0) or run.provenance.get("train_seconds")
+    if not seconds:
+        return "not recorded"
+    text = f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.1f} minutes"
+    return f"{text if seconds < 7200 else f'{seconds / 3600:.1f} hours'} of training, evaluations included"
+
+
+def _number(value: float | None) -> str:
+    return UNDEFINED if value is None or np.isnan(value) else f"{value:.4f}"
+
+
+def _score(metrics: Mapping[str, Any], key: str) -> str:
+    return UNDEFINED if metrics.get(key) is None else with_interval(metrics, key)
+
+
+def _interval(metrics: Mapping[str, Any], prefix: str) -> str:
+    low, high = (metrics.get(f"{prefix}_mean_iou_{end}") for end in ("low", "high"))
+    return "no interval" if low is None or high is None else f"95 %: {low:.4f} to {high:.4f}"

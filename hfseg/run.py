@@ -8,25 +8,28 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 import torch
 from rich.console import Console
 from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments, set_seed
 
-from hfseg.callbacks import HistoryCallback, early_stopping, read_history
+from hfseg.arguments import check_arguments, refused
+from hfseg.callbacks import HistoryCallback, ScheduledUnfreezing, early_stopping
 from hfseg.checkpoints import checkpoints, last_whole_checkpoint
 from hfseg.config import RunConfig
+from hfseg.console import print_table
 from hfseg.counts import COUNTS, write_counts
-from hfseg.data import SegCollator, TrainTransform, check_data, eval_set, load_dataset, some_rows, train_set
+from hfseg.data import SegCollator, TrainTransform, check_data, eval_set, load_dataset, train_set
 from hfseg.errors import UserError
+from hfseg.hub import check_access
 from hfseg.labels import LabelSet
 from hfseg.metrics import SegMetrics
 from hfseg.model_card import write_card
 from hfseg.models.loading import load_model, load_processor
 from hfseg.models.temperature import store_temperature
-from hfseg.predict import predict
 from hfseg.provenance import Provenance
-from hfseg.report import Example, plot_curves, plot_predictions, print_table
+from hfseg.publish import publish_run
+from hfseg.report import write_report
+from hfseg.run_figures import draw_figures
 from hfseg.scores import flat_metrics
 from hfseg.scoring import evaluate
 from hfseg.trainer import SegTrainer
@@ -56,7 +59,6 @@ TRAIN_DEFAULTS: dict[str, Any] = {
     "dataloader_num_workers": default_workers() if torch.cuda.is_available() else 0,
     "dataloader_pin_memory": torch.cuda.is_available(),
 }
-NUM_EXAMPLES = 4
 EVAL_ONLY_KEYS = ("train.", "eval.boundary", "eval.calibration")  # may differ when a run is only scored again
 
 
@@ -77,6 +79,7 @@ def run(config: RunConfig, resume: bool = False, eval_only: bool = False) -> dic
     args = training_arguments(config)
     check_streaming(config, args)
     checkpoint = check_output_dir(config, resume, eval_only)
+    check_hub(config, args, eval_only)
     if resume or eval_only:
         check_same_run(config, eval_only)
     set_seed(config.seed)
@@ -90,8 +93,11 @@ def run(config: RunConfig, resume: bool = False, eval_only: bool = False) -> dic
         check_same_classes(Path(str(checkpoint or source)), labels)
     processor = load_processor(config, source)
     model = load_model(config.model, labels, source, exact=eval_only)
+    check_arguments(args, model)
     trainer = build_trainer(config, args, model, processor, data, labels)
     provenance = Provenance.of_this_process(config, model.num_parameters())
+    if not config.data.streaming:  # a stream has no length
+        provenance.num_images = {split: len(data[split]) for split in ("train", "validation", "test")}
     is_told = eval_only and (config.output_dir / "provenance.json").exists()  # by the training
     if not is_told and trainer.is_world_process_zero():
         config.save(config.output_dir / "run_config.yaml")
@@ -105,10 +111,19 @@ def run(config: RunConfig, resume: bool = False, eval_only: bool = False) -> dic
         write_counts(config.output_dir, scores.counts)
         write_json(config.output_dir / "per_class.json", scores.per_class)
         write_json(config.output_dir / "metrics.json", scores.metrics)
-        draw_figures(config, trainer, data["validation"])
+        draw_figures(config, trainer.model, trainer.processing_class, data["validation"], labels)
         write_card(config.output_dir)
+        write_report(config.output_dir)
         print_table(scores.per_class, scores.metrics)
+        if config.hub.repo is not None and not eval_only:
+            publish_run(config.output_dir, config.hub)
     return scores.metrics
+
+
+def check_hub(config: RunConfig, args: TrainingArguments, eval_only: bool) -> None:
+    """Raises UserError where the run could not be published at its end: now, and not after the training."""
+    if config.hub.repo is not None and not eval_only and args.process_index == 0:
+        check_access(config.hub.repo, config.hub.private, config.hub.create_pr)
 
 
 def check_quickly(config: RunConfig, quiet: bool) -> None:
@@ -137,11 +152,12 @@ def training_arguments(config: RunConfig) -> TrainingArguments:
         "seed": config.seed,
         "label_names": ["labels"],
         "remove_unused_columns": False,  # the samples' columns are not the data set's
+        "hub_model_id": config.hub.repo,
+        "hub_private_repo": config.hub.private,
+        "hub_revision": config.hub.revision,
     }
-    try:
+    with refused("`train:`, by transformers.TrainingArguments,"):
         return TrainingArguments(**(chosen | fixed))
-    except (ValueError, TypeError, ImportError) as error:
-        raise UserError(f"`train:` is refused by transformers.TrainingArguments: {error}") from error
 
 
 def check_streaming(config: RunConfig, args: TrainingArguments) -> None:
@@ -269,13 +285,15 @@ def build_trainer(
         callbacks=[
             HistoryCallback(config.output_dir / "history.jsonl"),
             *early_stopping(config.optim.early_stopping, args),
+            *([ScheduledUnfreezing(config.model)] if config.model.unfreeze_at is not None else []),
         ],
     )
 
 
 def train(trainer: SegTrainer, config: RunConfig, checkpoint: str | None, provenance: Provenance) -> None:
     """Trains to the end, and saves the best weights and how they came about."""
-    stale = [config.output_dir / name for name in ("metrics.json", "per_class.json", "README.md", COUNTS)]
+    made = ("metrics.json", "per_class.json", "README.md", "report.html", "examples.npz", COUNTS)
+    stale = [config.output_dir / name for name in made]
     for path in stale if trainer.is_world_process_zero() else []:
         path.unlink(missing_ok=True)  # results of weights that are about to change
     trainer.model.config.hfseg = provenance.public()  # without the temperature that `model.init` may bring
@@ -316,18 +334,3 @@ def write_json(path: Path, value: Any) -> None:
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
     partial.replace(path)
-
-
-def draw_figures(config: RunConfig, trainer: SegTrainer, validation: datasets.Dataset) -> None:
-    """Draws the curves, and a fixed handful of validation images with truth and prediction."""
-    folder = config.output_dir / "figures"
-    plot_curves(read_history(config.output_dir / "history.jsonl"), folder / "curves.png")
-    rows = some_rows(validation, NUM_EXAMPLES)
-    predictions = predict(trainer.model, [row["image"] for row in rows], trainer.processing_class, eval=config.eval)
-    examples = []
-    for row, prediction in zip(rows, predictions, strict=True):
-        label = np.asarray(row["label"])
-        metrics = SegMetrics(trainer.labels)
-        metrics.update(prediction, label)
-        examples.append(Example(row["name"], row["image"], label, prediction, metrics.compute()["mean_iou"]))
-    plot_predictions(examples, trainer.labels, folder / "predictions.png")

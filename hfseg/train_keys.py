@@ -19,9 +19,14 @@ RESERVED_TRAIN_KEYS = {
     "bf16_full_eval": "evaluation runs in the precision of the training",
     "fp16_full_eval": "evaluation runs in the precision of the training",
     "neftune_noise_alpha": "it is for language models",
+    "use_liger_kernel": "it is for language models",
     "hub_token": "log in with `hf auth login`; a token does not belong in a config",
-    "push_to_hub": "publishing is not available yet",
+    "hub_model_id": "set `hub.repo`",
+    "hub_private_repo": "set `hub.private`",
+    "hub_revision": "set `hub.revision`",
 }
+# Values that would do something else than what they say here.
+REFUSED_STRATEGIES = ("checkpoint", "all_checkpoints")
 # Strict: a string that looks like a number would be checked as one and then passed on as a string.
 TRAIN_TYPES = ConfigDict(arbitrary_types_allowed=True, strict=True, allow_inf_nan=False)
 # Lower bounds that TrainingArguments itself does not check.
@@ -32,6 +37,8 @@ TRAIN_MINIMUM = {
     "learning_rate": 0,
     "weight_decay": 0,
     "dataloader_num_workers": 0,
+    "dataloader_prefetch_factor": 1,
+    "max_grad_norm": 0,
     "num_train_epochs": 0,
 }
 
@@ -66,7 +73,12 @@ def train_problems(train: dict[str, Any]) -> list[str]:
             except ValidationError as error:
                 problems.append(f"  train.{key}: {error.errors()[0]['msg']} (got {value!r})")
             else:
-                if key in ("max_steps", "num_train_epochs") and checked == 0:
+                if key == "hub_strategy" and str(getattr(checked, "value", checked)) in REFUSED_STRATEGIES:
+                    problems.append(
+                        f"  train.{key}: {value!r} would send the optimizer, and `training_args.bin` with the token. "
+                        "Use `every_save` or `end`; to go on elsewhere, copy a checkpoint's folder."
+                    )
+                elif key in ("max_steps", "num_train_epochs") and checked == 0:
                     problems.append(f"  train.{key}: 0 trains nothing; --eval-only scores without training.")
                 elif key in TRAIN_MINIMUM and checked is not None and checked < TRAIN_MINIMUM[key]:
                     problems.append(f"  train.{key}: must be at least {TRAIN_MINIMUM[key]} (got {value!r})")

@@ -2,16 +2,18 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from transformers import Trainer
+from torch.optim.lr_scheduler import LRScheduler
 from transformers.modeling_outputs import SemanticSegmenterOutput
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
+from hfseg.arguments import check_schedule, refused
 from hfseg.callbacks import EpochCallback, TrainingStateCallback
 from hfseg.checkpoints import PARTIAL, commit, written_or_nothing
 from hfseg.config import EvalConfig, LossConfig
@@ -28,6 +30,7 @@ from hfseg.models.loss import PLAIN, segmentation_loss
 from hfseg.models.segformer import HfsegSegformerForSemanticSegmentation
 from hfseg.models.synchronised import synchronise_batch_norms
 from hfseg.optimizer import parameter_groups
+from hfseg.publishing_trainer import PublishingTrainer
 from hfseg.scores import compute_from_confusion
 
 Batch = dict[str, Any]  # tensors, and `names`
@@ -39,7 +42,7 @@ DIVERGED_REMEDY = (
 ONE_PASS = EvalConfig()
 
 
-class SegTrainer(Trainer):
+class SegTrainer(PublishingTrainer):
     """`transformers.Trainer` for any semantic segmentation model, with exact losses and metrics.
 
     What differs from the stock Trainer, and why:
@@ -97,6 +100,7 @@ class SegTrainer(Trainer):
         self._average: WeightAverage | None = None  # while training
         self._resumed_from: Path | None = None
         self._writing_to: Path | None = None
+        self._began: float | None = None  # while training: when, if it had never been interrupted
         self._inference_copy: nn.Module | None = None
         self.scored_names: list[str] = []  # of the images that this process has scored in the last evaluation
         self._train_confusion = torch.zeros(labels.num_labels, labels.num_labels, dtype=torch.int64)
@@ -166,10 +170,19 @@ class SegTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The stock optimizer over groups with the head's learning rate and without decay on norms and biases."""
         if self.optimizer is None:
-            optimizer_class, arguments = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             groups = parameter_groups(self.model, self.args, self.head_lr_factor, self.layer_decay)
-            self.optimizer = optimizer_class(groups, **arguments)
+            with refused(f"train.optim={self.args.optim.value}, with its train.optim_args, adam_* and rates,"):
+                optimizer_class, arguments = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+                self.optimizer = optimizer_class(groups, **arguments)
         return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
+        """The stock scheduler; raises UserError for a wrong `lr_scheduler_kwargs` now and not at its first use."""
+        chosen = f"train.lr_scheduler_type={self.args.lr_scheduler_type.value}"
+        with refused(f"{chosen} with train.lr_scheduler_kwargs={self.args.lr_scheduler_kwargs}"):
+            scheduler = super().create_scheduler(num_training_steps, optimizer)
+            check_schedule(scheduler, num_training_steps)
+        return scheduler
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """Nothing, where the checkpoint was the training's last: stock trains one step more."""
@@ -177,7 +190,9 @@ class SegTrainer(Trainer):
             super()._run_epoch(*args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds `train_mean_iou` to the lines that carry the training loss."""
+        """Adds `train_mean_iou` to the lines that carry the training loss, and `seconds` of training to all of it."""
+        if self._began is not None:
+            logs["seconds"] = round(time.monotonic() - self._began, 2)
         if "train_loss" in logs:  # stock has its mean over the steps since the last resume
             logs["train_loss"] = self._total_loss_scalar / max(self.state.global_step, 1)
         if "loss" in logs:
@@ -309,6 +324,7 @@ class SegTrainer(Trainer):
             "loss_until_last_log": self._total_loss_scalar,
             "last_logged_step": self._globalstep_last_logged,
             "confusion": self._train_confusion.tolist(),
+            "seconds": time.monotonic() - self._began if self._began is not None else 0.0,
         }
         (folder / f"sums_{self.args.process_index}.json").write_text(json.dumps(sums))
 
@@ -319,6 +335,7 @@ class SegTrainer(Trainer):
     def begin_training(self) -> None:
         """Called when stock has set everything to zero: restores what its checkpoint does not have."""
         self._train_confusion.zero_()
+        self._began = time.monotonic()
         self._average = None if self.ema is None else WeightAverage(self.model, self.ema)
         folder, self._resumed_from = self._resumed_from, None
         if folder is None:
@@ -332,6 +349,7 @@ class SegTrainer(Trainer):
             self._total_loss_scalar = sums["loss_until_last_log"]
             self._globalstep_last_logged = sums["last_logged_step"]
             self._train_confusion = torch.tensor(sums["confusion"])
+            self._began -= sums.get("seconds", 0.0)  # older checkpoints have none
 
     def weights_changed(self) -> None:
         """Called after every optimizer step."""
@@ -340,6 +358,7 @@ class SegTrainer(Trainer):
 
     def end_training(self) -> None:
         """Called when the best weights are loaded, if that is wanted: the model leaves with the averaged ones."""
+        self._began = None
         if self._average is not None:
             self._average.copy_to(self.model)
             self._average = None

@@ -28,6 +28,7 @@ import torch
 
 from hfseg import LabelSet
 from hfseg.data.synthetic import write_synthetic_pet
+from tests.published import train_tiny, with_small_model
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -66,3 +67,16 @@ def pets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def labels() -> LabelSet:
     return LabelSet(["pet", "background", "boundary"])
+
+
+@pytest.fixture(scope="session")
+def finished_run(pets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished training with all its files. Tests that change it work on a copy."""
+    return train_tiny(tmp_path_factory.mktemp("finished"), pets)
+
+
+@pytest.fixture(scope="session")
+def small_runs(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """That run with the weights of small models, by their kind."""
+    labels, folder = LabelSet(["pet", "background", "boundary"]), tmp_path_factory.mktemp("small")
+    return {kind: with_small_model(finished_run, folder, kind, labels) for kind in ("segformer", "fcn")}

@@ -1,6 +1,8 @@
-"""What one of several processes does: one training step and an evaluation; writes what came out. See test_distributed.
+"""What one of several processes does: a training and an evaluation; writes what came out. See test_distributed.
 
-Under torchrun: python -m tests.distributed_worker FOLDER BATCH_SIZE ACCUMULATION
+Under torchrun: python -m tests.distributed_worker FOLDER BATCH_SIZE ACCUMULATION UNFREEZE_AT
+
+The training is one step, or with UNFREEZE_AT > 0 one step more than that, with a frozen encoder before it.
 """
 
 import sys
@@ -10,6 +12,8 @@ import torch
 from torch.utils.data import SequentialSampler
 
 from hfseg import LabelSet, SegMetrics, SegTrainer
+from hfseg.callbacks import ScheduledUnfreezing
+from hfseg.config import ModelConfig
 from tests.test_trainer import make_trainer, stable_model, uneven_samples
 
 LABELS = LabelSet(["pet", "background", "boundary"])
@@ -23,15 +27,16 @@ class InOrder(SegTrainer):
 
 
 def main() -> None:
-    folder, batch_size, accumulation = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    folder, (batch_size, accumulation, unfreeze_at) = Path(sys.argv[1]), map(int, sys.argv[2:])
+    freezing = ScheduledUnfreezing(ModelConfig(freeze="encoder", unfreeze_at=unfreeze_at or None))
     torch.manual_seed(0)
     model = stable_model(LABELS)
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     trainer = make_trainer(
-        folder, LABELS, model, kind=InOrder, max_steps=1, per_device_train_batch_size=batch_size, optim="sgd",
+        folder, LABELS, model, kind=InOrder, max_steps=1 + unfreeze_at, per_device_train_batch_size=batch_size,
         gradient_accumulation_steps=accumulation, learning_rate=1.0, max_grad_norm=0.0, logging_steps=1,
-        lr_scheduler_type="constant", save_strategy="no", use_cpu=True,
-        compute_metrics=SegMetrics(LABELS, calibration=True),
+        lr_scheduler_type="constant", save_strategy="no", use_cpu=True, ema=0.9, optim="sgd",
+        callbacks=[freezing] if unfreeze_at else None, compute_metrics=SegMetrics(LABELS, calibration=True),
     )  # fmt: skip
     trainer.train_dataset = uneven_samples(trainer)
     trainer.train()

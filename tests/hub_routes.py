@@ -184,7 +184,8 @@ class HubHandler(Handler):
         self.answer(answer | ({"pullRequestUrl": f"{self.url(repo)}/discussions/{number}"} if create_pr else {}))
 
     def send_xet_token(self, repo: Repo, revision: str) -> None:
-        repo.at(revision)
+        if "create_pr" not in self.query:  # then the client asks for the revision "None"
+            repo.at(revision)
         address, expires = f"local://{self.hub.storage.large.cas}", int(time.time()) + 3600
         headers = {"X_Xet_Cas_Url": address, "X_Xet_Access_Token": "xet", "X_Xet_Token_Expiration": str(expires)}
         self.answer({"casUrl": address, "accessToken": "xet", "exp": expires}, **headers)

@@ -13,12 +13,27 @@ from tests.conftest import REPOSITORY
 LAYERS = (
     {"errors", "train_keys"},
     {"labels", "config", "confusion", "scores"},
-    {"intervals", "audit", "boundary", "calibration", "id_maps"},
-    {"models", "data", "metrics"},
-    {"callbacks", "card", "checkpoints", "counts", "ema", "evaluate_module", "optimizer"},
-    {"auto", "predict", "report", "provenance", "model_card", "trainer"},
-    {"scoring"},
-    {"run", "doctor"},
+    {"intervals", "audit", "boundary", "calibration", "card", "figures", "id_maps"},
+    {"run_files"},
+    {"hub"},
+    {"models", "data", "metrics", "page"},
+    {
+        "arguments",
+        "callbacks",
+        "checkpoints",
+        "console",
+        "counts",
+        "ema",
+        "evaluate_module",
+        "optimizer",
+        "publish",
+        "publishing_trainer",
+    },
+    {"auto", "predict", "provenance", "model_card", "trainer", "doctor_figures"},
+    {"examples", "scoring"},
+    {"results"},
+    {"report", "run_figures"},
+    {"run", "doctor", "pipeline", "export"},
 )
 
 

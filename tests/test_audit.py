@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hfseg import SegMetrics, UserError, evaluate_metric
 from tests.test_metrics import Masks, cases, evaluate_mean_iou
 
+PEERS = "needs the packages whose scores are audited: pip install 'hfseg[peers]'"
+
 
 def audited(
     predictions: Masks, references: Masks, num_labels: int, ignore_index: int = 255
@@ -85,7 +87,7 @@ def test_evaluate_with_and_without_class_0(case: tuple[int, int, Masks, Masks]) 
 
 
 def test_cityscapes_scripts_own_code() -> None:
-    scripts = pytest.importorskip("cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling")
+    scripts = pytest.importorskip("cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling", reason=PEERS)
     from cityscapesscripts.helpers.labels import labels as table
 
     scored = [label for label in table if not label.ignoreInEval]
@@ -115,26 +117,27 @@ def test_cityscapes_scripts_own_code() -> None:
 
 
 def test_torchmetrics_own_code() -> None:
-    torchmetrics = pytest.importorskip("torchmetrics")
+    segmentation = pytest.importorskip("torchmetrics.segmentation", reason=PEERS)
+    classification = pytest.importorskip("torchmetrics.classification", reason=PEERS)
     predictions, references = (torch.as_tensor(np.stack(masks)) for masks in maps(0))
     references = torch.where(references == 255, predictions, references)  # MeanIoU has no ignore_index
     values = audited(list(predictions.numpy()), list(references.numpy()), 5)
-    average = torchmetrics.segmentation.MeanIoU(5, input_format="index")
+    average = segmentation.MeanIoU(5, input_format="index")
     average.update(predictions[:2], references[:2])
     average.update(predictions[2:], references[2:])
     assert values["torchmetrics segmentation.MeanIoU()"] == pytest.approx(float(average.compute()), rel=1e-5)
-    per_class = torchmetrics.segmentation.MeanIoU(5, per_class=True, input_format="index")
+    per_class = segmentation.MeanIoU(5, per_class=True, input_format="index")
     per_class.update(predictions, references)
     expected = float(per_class.compute().mean())
     assert values["torchmetrics segmentation.MeanIoU(per_class=True), mean"] == pytest.approx(expected, rel=1e-5)
     for average_name in ("macro", "micro", "weighted"):
-        jaccard = torchmetrics.classification.MulticlassJaccardIndex(5, average=average_name)
+        jaccard = classification.MulticlassJaccardIndex(5, average=average_name)
         expected = float(jaccard(predictions, references))
         assert values[f"torchmetrics JaccardIndex(average='{average_name}')"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_smp_own_code() -> None:
-    functional = pytest.importorskip("segmentation_models_pytorch.metrics.functional")
+    functional = pytest.importorskip("segmentation_models_pytorch.metrics.functional", reason=PEERS)
     predictions, references = (torch.as_tensor(np.stack(masks)) for masks in maps(1))
     stats = functional.get_stats(predictions, references, mode="multiclass", num_classes=5, ignore_index=255)
     values = audited(*maps(1), 5)
@@ -144,7 +147,7 @@ def test_smp_own_code() -> None:
 
 
 def test_ultralytics_own_code() -> None:
-    library = pytest.importorskip("ultralytics.utils.metrics")
+    library = pytest.importorskip("ultralytics.utils.metrics", reason=PEERS)
     predictions, references = (torch.as_tensor(np.stack(masks)) for masks in maps(2))
     theirs = library.SemanticMetrics(names={index: str(index) for index in range(5)})
     theirs.update_stats(predictions, references)

@@ -1,5 +1,6 @@
 """Divergence, averaged weights, layer-wise learning rates, early stopping, void batches: through the Trainer."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from torch.utils.data import DataLoader
 from transformers import SegformerForSemanticSegmentation, Trainer, TrainerCallback, TrainingArguments
 
 from hfseg import HfsegFCNConfig, HfsegFCNForSemanticSegmentation, LabelSet, SegCollator, SegTrainer, UserError
-from hfseg.callbacks import EarlyStopping
+from hfseg.callbacks import EarlyStopping, ScheduledUnfreezing
 from hfseg.checkpoints import damage
+from hfseg.config import FreezeStages, ModelConfig
 from hfseg.models.freezing import freeze_encoder
 from hfseg.models.synchronised import synchronise_batch_norms
 from hfseg.optimizer import encoder_layers, parameter_groups
@@ -146,6 +148,52 @@ def test_frozen_stages_have_no_rate(tmp_path: Path, labels: LabelSet) -> None:
     rates = learning_rates(model, TrainingArguments(tmp_path, learning_rate=1.0))
     assert set(rates) == {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert rates["segformer.encoder.block.2.0.mlp.dense1.weight"] == 0.25
+
+
+def test_bf16_with_a_batch_without_a_label(tmp_path: Path, labels: LabelSet) -> None:
+    trainer = make_trainer(
+        tmp_path, labels, bf16=True, use_cpu=True, per_device_train_batch_size=1, logging_steps=1, save_strategy="no"
+    )
+    original, steps = trainer.data_collator, itertools.count()
+
+    def void_first(samples: Any) -> dict[str, Any]:
+        batch = original(samples)
+        return batch | {"labels": torch.full_like(batch["labels"], 255)} if next(steps) == 0 else batch
+
+    trainer.data_collator = void_first
+    trainer.train()
+    losses = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+    assert trainer.accelerator.mixed_precision == "bf16"
+    assert losses[0] == 0
+    assert all(0 < loss < 3 for loss in losses[1:])
+    assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
+
+
+def test_unfreezing_at_a_step(tmp_path: Path, labels: LabelSet) -> None:
+    """An FCN with BatchNorm: fixed until then, and then at the rate and decay that it would always have had."""
+    torch.manual_seed(0)
+    model = HfsegFCNForSemanticSegmentation(HfsegFCNConfig(num_labels=3))
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    record = Record()
+    callbacks = [ScheduledUnfreezing(ModelConfig(type="fcn", freeze=FreezeStages(stages=2), unfreeze_at=2)), record]
+    trainer = make_trainer(
+        tmp_path, labels, model, callbacks=callbacks, lr_scheduler_type="linear", optim="sgd", learning_rate=0.01,
+        weight_decay=0.5, save_strategy="no", max_steps=4, per_device_train_batch_size=2,
+    )  # fmt: skip
+    trainer.train()
+    fixed = [name for name in start if name.startswith(("backbone.conv1", "backbone.bn1", "backbone.layer1"))]
+    for weights in record.weights[:2]:
+        assert all(weights[name].equal(start[name]) for name in fixed)  # running statistics too
+        assert not weights["backbone.layer3.0.conv1.weight"].equal(start["backbone.layer3.0.conv1.weight"])
+    for name in ("backbone.conv1.weight", "backbone.bn1.weight", "backbone.bn1.running_mean"):
+        assert not record.weights[2][name].equal(start[name]), name
+    groups = {id(parameter): group for group in trainer.optimizer.param_groups for parameter in group["params"]}
+    expected = {
+        id(parameter): group for group in parameter_groups(model, trainer.args) for parameter in group["params"]
+    }
+    assert groups.keys() == expected.keys() == {id(parameter) for parameter in model.parameters()}
+    assert all(groups[key]["weight_decay"] == group["weight_decay"] for key, group in expected.items())
+    assert all(groups[key]["initial_lr"] == group["lr"] for key, group in expected.items())
 
 
 def test_only_trained_batch_norms_are_synchronised() -> None:

@@ -17,6 +17,7 @@ import yaml
 from safetensors.torch import load_file
 
 from hfseg import RunConfig, UserError, run
+from hfseg.callbacks import read_history
 from hfseg.checkpoints import checkpoints, damage, last_whole_checkpoint
 from tests.conftest import REPOSITORY
 
@@ -29,7 +30,7 @@ SETTINGS = {
     "train": {"max_steps": STEPS, "per_device_train_batch_size": 4, "logging_steps": 4, "eval_strategy": "steps",
               "save_strategy": "steps", "eval_steps": 3, "save_steps": 3, "learning_rate": 1e-3, "warmup_steps": 2},
 }  # fmt: skip
-TIMES = ("runtime", "per_second")
+TIMES = ("runtime", "per_second", "seconds")
 
 
 def write_config(folder: Path, pets: Path, **optim: Any) -> Path:
@@ -95,6 +96,37 @@ def test_killed_five_times_and_the_same(pets: Path, tmp_path: Path, workers: int
     assert_same(whole, parts)
 
 
+@pytest.mark.slow
+def test_killed_at_five_random_steps(pets: Path, tmp_path: Path) -> None:
+    """Also in the middle of what lies between two checkpoints, and with an encoder that is frozen at first."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    arguments = ["train.logging_steps=1", "model={freeze: encoder, unfreeze_at: 5}"]
+    for folder in (whole, parts):
+        folder.mkdir()
+    words_of = {
+        folder: words("--config", write_config(folder, pets, ema=0.9), *arguments) for folder in (whole, parts)
+    }
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run(words_of[whole], check=True, capture_output=True, env=environment)
+    for step in sorted(random.Random(7).sample(range(2, STEPS), 5)):
+        resume = ["--resume"] if checkpoints(parts / "run") else []
+        process = subprocess.Popen(
+            [*words_of[parts], *resume], start_new_session=True, env=environment, stderr=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        while process.poll() is None and step not in steps_seen(parts):
+            time.sleep(0.001)
+        os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        assert not (parts / "run" / "metrics.json").exists()
+    subprocess.run([*words_of[parts], "--resume"], check=True, capture_output=True, env=environment)
+    assert_same(whole, parts)
+
+
+def steps_seen(folder: Path) -> set[int]:
+    return {line["step"] for line in read_history(folder / "run" / "history.jsonl")}
+
+
 def assert_same(whole: Path, parts: Path) -> None:
     weights = [load_file(folder / "run" / "model" / "model.safetensors") for folder in (whole, parts)]
     assert weights[0].keys() == weights[1].keys()
@@ -137,6 +169,30 @@ def test_from_every_checkpoint(finished: Path, pets: Path, tmp_path: Path) -> No
         run(RunConfig.load(write_config(folder, pets, ema=0.9), ["train.save_total_limit=4"]), resume=True)
         assert_same(finished, folder)
         assert history(folder)[-1]["step"] == STEPS
+        seconds = [line["seconds"] for line in read_history(folder / "run" / "history.jsonl")]
+        assert seconds == sorted(seconds)  # the time goes on, too
+        assert seconds[0] > 0
+
+
+@pytest.mark.parametrize("optim", [{}, {"ema": 0.9, "layer_decay": 0.8}], ids=["plain", "ema"])
+def test_around_the_step_of_unfreezing(pets: Path, tmp_path: Path, optim: dict[str, Any]) -> None:
+    """From a checkpoint before it, at it and after it: the run that was never stopped."""
+    settings = ["train.save_total_limit=4", "model.freeze={stages: 3}", "model.unfreeze_at=6"]
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    run(RunConfig.load(write_config(whole, pets, **optim), settings))
+    first, at, later = (load_file(whole / "run" / f"checkpoint-{step}/model.safetensors") for step in (3, 6, 9))
+    names = [name for name in first if name.startswith("segformer.encoder.block.0")]
+    assert names
+    assert all(first[name].equal(at[name]) and not at[name].equal(later[name]) for name in names if "weight" in name)
+    for last in (3, 6, 9):
+        parts = tmp_path / str(last)
+        output_dir = unfinished(whole, parts)
+        for step in (6, 9, 12):
+            if step > last:
+                shutil.rmtree(output_dir / f"checkpoint-{step}")
+        run(RunConfig.load(write_config(parts, pets, **optim), settings), resume=True)
+        assert_same(whole, parts)
 
 
 @pytest.mark.parametrize(

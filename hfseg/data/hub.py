@@ -7,6 +7,7 @@ once and the label maps are kept in the Arrow cache; images stay where `datasets
 checked as they pass by.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
 
@@ -35,6 +36,8 @@ def load_hub(config: DataConfig, cache_dir: Path) -> tuple[Splits, LabelSet]:
         raise UserError("data.name=hub needs either data.repo=owner/name or data.root, a folder of parquet files.")
     if config.root is not None and not config.root.is_dir():
         raise UserError(f"data.root={config.root} is not a folder. It must hold parquet or Arrow files.")
+    if config.root is not None and "[" in str(config.root.resolve()):
+        raise UserError(f"data.root={config.root}: `datasets` takes [ in a path for a pattern. Rename the folder.")
     where = config.repo or str(config.root)
     table = read_class_table(fetch_class_file(config))
     reader = MaskReader.of(table, config.reduce_labels)
@@ -52,6 +55,8 @@ def load_hub(config: DataConfig, cache_dir: Path) -> tuple[Splits, LabelSet]:
     predict = {"predict": rows.pop("predict")} if "predict" in rows else {}
     hold_out = hold_out_of_stream if config.streaming else hold_out_rows
     splits = complete_splits(rows, hold_out, where) | predict
+    if config.streaming:
+        check_not_empty(splits, where)
     kind = datasets.IterableDatasetDict if config.streaming else datasets.DatasetDict
     return kind(splits), table.labels
 
@@ -73,6 +78,16 @@ def fetch(config: DataConfig, cache_dir: Path) -> Splits:
     for split, rows in found.items():
         check_columns(rows, config, f"{source}, split {split}")
     return found
+
+
+def check_not_empty(splits: Mapping[str, Rows], where: str) -> None:
+    """Raises UserError for a part of a stream that no row has come into."""
+    for split, rows in splits.items():
+        if next(iter(rows), None) is None:
+            raise UserError(
+                f"{where}: no row is left for the {split} split, which a stream chooses by the rows' names, about one "
+                "in ten. Set data.streaming=false, which always finds some, or add rows."
+            )
 
 
 def fetch_class_file(config: DataConfig) -> Path:

@@ -13,7 +13,9 @@ from safetensors import SafetensorError
 from transformers import (
     AutoImageProcessor,
     AutoModelForSemanticSegmentation,
+    BaseImageProcessor,
     PreTrainedModel,
+    SegformerForSemanticSegmentation,
     SegformerImageProcessor,
 )
 from transformers.utils import logging as transformers_logging
@@ -21,6 +23,8 @@ from transformers.utils import logging as transformers_logging
 from hfseg.errors import UserError
 from hfseg.labels import LabelSet
 from hfseg.models.freezing import encoder_name
+from hfseg.models.segformer import speed_up
+from hfseg.models.sources import resolve
 
 LOADING_ERRORS = (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError)
 
@@ -55,6 +59,38 @@ def load_auto(folder: Path, labels: LabelSet, source: str) -> tuple[PreTrainedMo
             f"model.init={source!r} cannot be loaded as a semantic segmentation model: {_first_line(error)}"
         ) from error
     return model, _verdict(model, info, source)
+
+
+def load_trained(source: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
+    """A finished model in fp32 and evaluation mode, and its image processor; SegFormer in its fast form.
+
+    Args:
+        source: a folder or a Hub id.
+
+    Raises:
+        UserError: there is none, something of it is missing or torn, or it does no semantic segmentation.
+    """
+    folder = resolve(source, "model")
+    try:
+        with _quiet():
+            model, info = AutoModelForSemanticSegmentation.from_pretrained(
+                folder, dtype=torch.float32, output_loading_info=True, use_safetensors=True
+            )
+    except LOADING_ERRORS as error:
+        raise UserError(
+            f"model={source!r} cannot be loaded as a semantic segmentation model: {_first_line(error)}"
+        ) from error
+    missing = sorted(name for name in info["missing_keys"] if not name.endswith("num_batches_tracked"))
+    if missing:
+        raise UserError(f"model={source!r} is not complete: {len(missing)} tensors such as {missing[0]} are missing.")
+    try:
+        processor = AutoImageProcessor.from_pretrained(folder)
+    except LOADING_ERRORS as error:
+        raise UserError(
+            f"model={source!r} has no image processor that can be loaded ({_first_line(error)}). Save the one that "
+            "the model was trained with beside its weights: processor.save_pretrained(folder)."
+        ) from error
+    return speed_up(model) if isinstance(model, SegformerForSemanticSegmentation) else model, processor
 
 
 def _verdict(model: PreTrainedModel, info: dict[str, Any], source: str) -> str:

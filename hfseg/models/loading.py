@@ -18,7 +18,7 @@ from hfseg.errors import UserError
 from hfseg.labels import LabelSet
 from hfseg.models.auto_model import load_auto, processor_beside
 from hfseg.models.fcn import HfsegFCNConfig, HfsegFCNForSemanticSegmentation
-from hfseg.models.freezing import freeze_encoder
+from hfseg.models.freezing import Frozen, frozen_parts
 from hfseg.models.segformer import SIZES, HfsegSegformerConfig, HfsegSegformerForSemanticSegmentation
 from hfseg.models.segformer.conversion import published_names
 from hfseg.models.sources import resolve
@@ -35,7 +35,7 @@ FCN_SIZES = ("resnet50", "resnet101")
 def load_model(
     config: ModelConfig, labels: LabelSet, source: str | None = None, exact: bool = False
 ) -> PreTrainedModel:
-    """The model that `model:` describes, with its frozen parts frozen.
+    """The model that `model:` describes, with its frozen parts frozen if they stay so (see `unfreeze_at`).
 
     Args:
         config: type, size, `init` and `freeze`.
@@ -53,7 +53,9 @@ def load_model(
         if exact and not verdict.startswith("exact"):
             raise UserError(f"{source}: {verdict}. Its score would be that of random weights; train it first.")
     if config.freeze != "none":
-        freeze_encoder(model, None if config.freeze == "encoder" else config.freeze.stages)
+        parts = frozen_parts(model, config.num_frozen_stages)
+        if config.unfreeze_at is None:
+            Frozen(parts)
     return model
 
 

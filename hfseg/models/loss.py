@@ -61,7 +61,9 @@ def segmentation_loss(
     ignore_index=ignore_index, reduction="sum")`, as stock SegFormer computes it, at a fraction of the memory.
 
     Args:
-        logits: (B, K, h, w), any float type; computed in fp32, or in fp64 if that is what they are.
+        logits: (B, K, h, w), any float type; computed in fp32, or in fp64 if that is what they are, also inside
+            autocast. So bf16 and fp16 logits lose nothing but what they were rounded to, their gradient comes back in
+            their own type, and a sum over pixels, which fp16 could not hold, does not overflow.
         labels: (B, H, W) of 0..K-1 or `ignore_index`, integers.
         ignore_index: label of pixels that do not count.
         options: `class_weights` multiply a pixel's loss by its class's weight; `label_smoothing` as in torch;
@@ -71,8 +73,10 @@ def segmentation_loss(
         observe: counts more on the same strips, which it must leave as they are.
 
     Raises:
-        UserError: another number of class weights than classes.
+        UserError: labels that are not integers, or another number of class weights than classes.
     """
+    if labels.is_floating_point():
+        raise UserError(f"Labels must be integer class ids of shape (batch, height, width); got {labels.dtype}.")
     weights = options.class_weights
     if weights is not None and len(weights) != logits.shape[1]:
         raise UserError(f"loss.class_weights has {len(weights)} values for {logits.shape[1]} classes.")

@@ -2,21 +2,24 @@
 
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-
 from hfseg.errors import UserError
+from hfseg.hub import pull
 
 
-def resolve(source: str) -> Path:
+def resolve(source: str, key: str = "model.init") -> Path:
     """The folder itself, or a snapshot of the Hub repository.
 
+    Args:
+        source: a folder or a Hub id.
+        key: what the user calls it, for messages.
+
     Raises:
-        UserError: it is neither.
+        UserError: it is neither, or a HubTransferError: the Hub cannot give it.
     """
     if Path(source).expanduser().is_dir():
         return Path(source).expanduser()
     try:
-        return Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors"]))
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"model.init={source!r} is no folder here and cannot be had from the Hub: {reason}") from error
+        return pull(source)
+    except UserError as error:
+        message = f"{key}={source!r} is no folder here and cannot be had from the Hub: {error}"
+        raise type(error)(message) from error

@@ -15,7 +15,9 @@ def temperature_of(config: PreTrainedConfig) -> float:
         UserError: the config holds something else than a positive number.
     """
     ours = config.to_dict().get("hfseg") or {}
-    temperature = ours.get("temperature", 1.0)
+    temperature = ours.get("temperature")
+    if temperature is None:
+        return 1.0
     if type(temperature) not in (int, float) or not 0 < temperature < float("inf"):
         raise UserError(
             f"{config.name_or_path or 'The model'}: `hfseg.temperature` in its config is {temperature!r}, not a "

@@ -17,6 +17,7 @@ from hfseg.config import EvalConfig
 from hfseg.errors import UserError
 from hfseg.models.loss import STRIP_ELEMENTS_CPU, STRIP_ELEMENTS_GPU, Observer, SegmentationLoss, segmentation_loss
 
+SMALLEST_SIDE = 32  # the stride of the last stage of an encoder; some models have no pixel left below it
 WINDOWS_PER_PASS_GPU = 8  # on a CPU one window at a time: it is large enough to keep the cores busy
 
 
@@ -139,8 +140,10 @@ def forward_logits(network: nn.Module, pixel_values: torch.Tensor) -> torch.Tens
     """
     try:
         logits = network(pixel_values=pixel_values)["logits"]
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         height, width = pixel_values.shape[-2:]
+        if isinstance(error, RuntimeError) and min(height, width) >= SMALLEST_SIDE:
+            raise
         raise UserError(
             f"The model does not take images of {height} x {width} pixels: {error} Choose eval.mode=resize with "
             "eval.size, or eval.mode=slide with eval.crop, of a size that it takes."

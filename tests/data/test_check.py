@@ -21,7 +21,7 @@ from hfseg.data.diagnosis import VOC_GREYS
 from hfseg.data.findings import Finding, Report
 from hfseg.data.oxford_pet import read_list
 from hfseg.data.source import Pair, Source
-from hfseg.report import plot_contact_sheet
+from hfseg.doctor_figures import plot_contact_sheet
 from tests.conftest import REPOSITORY
 
 LABELS = LabelSet(["road", "tree", "sky"])

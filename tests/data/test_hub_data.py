@@ -284,6 +284,19 @@ def test_what_is_not_there(tmp_path: Path, streaming: bool) -> None:
         load_dataset(DataConfig(name="hub"))
 
 
+def test_a_part_of_a_stream_that_no_row_has_come_into(tmp_path: Path) -> None:
+    make(tmp_path, counts={"train": 4})
+    said = complaint(tmp_path, streaming=True)
+    assert "no row is left for the validation split" in said
+    assert "data.streaming=false" in said
+    assert len(load(tmp_path)["validation"]) == 1
+
+
+def test_a_path_that_datasets_takes_for_a_pattern(tmp_path: Path) -> None:
+    make(tmp_path / "a[1]b")
+    assert "takes [ in a path for a pattern" in complaint(tmp_path / "a[1]b")
+
+
 def test_damaged_file(tmp_path: Path) -> None:
     make(tmp_path)
     path = tmp_path / "train-00000-of-00001.parquet"

@@ -72,6 +72,39 @@ def test_half_precision_is_computed_in_fp32(dtype: torch.dtype) -> None:
     assert torch.autograd.grad(result.total, half)[0].dtype == dtype
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "options",
+    [LossConfig(), LossConfig(dice=1.0, label_smoothing=0.1), LossConfig(ohem=0.7)],
+    ids=["ce", "dice", "ohem"],
+)
+def test_half_precision_neither_overflows_nor_loses(dtype: torch.dtype, options: LossConfig) -> None:
+    """Logits of 1e4, whose sum over pixels fp16 cannot hold, against float64; inside autocast, as in a training."""
+    logits, labels = random_case(3, (8, 6), (32, 24))
+    half = (1e4 * logits.detach()).to(dtype).requires_grad_()
+    wide = half.detach().double().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        result = segmentation_loss(half, labels, options=options)
+    expected = segmentation_loss(wide, labels, options=options)
+    assert expected.total > torch.finfo(torch.float16).max
+    torch.testing.assert_close(result.total.double(), expected.total, rtol=1e-5, atol=0)
+    (gradient,) = torch.autograd.grad(result.total, half)
+    (expected_gradient,) = torch.autograd.grad(expected.total, wide)
+    assert gradient.dtype == dtype
+    assert gradient.isfinite().all()
+    step = torch.finfo(dtype).eps * float(expected_gradient.abs().max())
+    torch.testing.assert_close(gradient.double(), expected_gradient, rtol=torch.finfo(dtype).eps, atol=step)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("options", [LossConfig(), LossConfig(dice=1.0), LossConfig(ohem=0.7, label_smoothing=0.1)])
+def test_nothing_valid_in_half_precision(dtype: torch.dtype, options: LossConfig) -> None:
+    logits = (1e4 * torch.randn(1, 3, 4, 4)).to(dtype).requires_grad_()
+    result = segmentation_loss(logits, torch.full((1, 16, 16), 255), options=options)
+    assert result.mean == 0
+    assert torch.autograd.grad(result.mean, logits)[0].abs().max() == 0
+
+
 def reference_dice(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     upsampled = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
     valid = labels != 255
@@ -107,6 +140,12 @@ def test_options(strip_elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
         empty = segmentation_loss(logits, torch.full_like(labels, 255), options=options)
         assert empty.mean == 0
         assert torch.autograd.grad(empty.mean, logits)[0].abs().max() == 0
+
+
+def test_labels_that_are_not_integers() -> None:
+    logits, labels = random_case(3, (4, 4), (16, 16))
+    with pytest.raises(UserError, match=r"integer class ids .* got torch\.float32"):
+        segmentation_loss(logits, labels.float())
 
 
 def test_wrong_number_of_class_weights() -> None:

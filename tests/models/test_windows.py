@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hfseg import LabelSet, UserError
+from hfseg import HfsegSegformerConfig, HfsegSegformerForSemanticSegmentation, LabelSet, UserError
 from hfseg.config import EvalConfig
 from hfseg.models.windows import logit_strips, score_image, views, window_starts
 from tests.conftest import REPOSITORY
@@ -132,6 +132,14 @@ class OnlySquares(nn.Module):
 def test_a_size_that_the_model_refuses_is_said() -> None:
     with pytest.raises(UserError, match=r"40 x 60 pixels.*eval\.crop"):
         views(OnlySquares(), torch.zeros(1, 3, 40, 60), EvalConfig(mode="whole"))
+
+
+@pytest.mark.parametrize("options", [EvalConfig(mode="whole"), EvalConfig(mode="slide", crop=64, stride=32)])
+def test_an_image_that_is_too_small_is_said(options: EvalConfig) -> None:
+    model = HfsegSegformerForSemanticSegmentation(HfsegSegformerConfig(num_labels=3)).eval()
+    image, labels = torch.zeros(1, 3, 16, 40), torch.zeros(16, 40, dtype=torch.int64)
+    with torch.no_grad(), pytest.raises(UserError, match=r"does not take images of 16 x 40 pixels.*eval\.mode=resize"):
+        score_image(views(model, image, options), labels, 255)
 
 
 MEASURE = """

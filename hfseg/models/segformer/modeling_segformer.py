@@ -66,7 +66,8 @@ class HfsegSegformerSelfAttention(nn.Module):
     def reduce(self, tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
         """Tokens (B, h*w, C) of a map r times smaller on each side, r = `sr_ratio`."""
         ratio, (batch_size, _, channels) = self.sr_ratio, tokens.shape
-        if height % ratio or width % ratio:  # the convolution drops the remainder
+        # the convolution drops the remainder; an exported graph has to serve sizes with and without one
+        if torch.compiler.is_exporting() or height % ratio or width % ratio:
             return self.layer_norm(to_tokens(self.sr(to_image(tokens, height, width))))
         patches = tokens.view(batch_size, height // ratio, ratio, width // ratio, ratio, channels)
         patches = patches.transpose(2, 3).reshape(batch_size, -1, ratio * ratio * channels)
@@ -145,11 +146,11 @@ class HfsegSegformerMixFFN(nn.Module):
     def runs_in_strips(self, tokens: torch.Tensor) -> bool:
         """On a CPU, whose cache the hidden activations would flood; the compiler fuses the plain form by itself."""
         return (
-            tokens.device.type == "cpu"
+            not torch.compiler.is_compiling()  # first: an exported graph may not depend on the size
+            and tokens.device.type == "cpu"
             and self.is_plain_gelu
             and not (self.training and self.dropout.p > 0)
             and tokens.shape[1] * self.dense1.out_features > STRIP_ELEMENTS
-            and not torch.compiler.is_compiling()
         )
 
     def in_strips(self, tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:

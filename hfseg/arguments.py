@@ -1,0 +1,104 @@
+"""TrainingArguments that are accepted, and fail later or do nothing: refused before the training, in one message."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from accelerate.utils import DynamoBackend
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from transformers import PreTrainedModel, TrainingArguments
+from transformers.integrations.integration_utils import get_reporting_integration_callbacks
+
+from hfseg.errors import UserError
+
+LOG_LEVELS = ("detail", "debug", "info", "warning", "error", "critical", "passive")
+
+# How transformers, accelerate and torch refuse a value, or say that a package is missing.
+REFUSALS = (ValueError, TypeError, ImportError, KeyError, OSError, RuntimeError)
+
+
+@contextmanager
+def refused(setting: str) -> Iterator[None]:
+    """Around a call that only fails for what a setting says.
+
+    Raises:
+        UserError: it has failed; names the setting.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except REFUSALS as error:
+        raise UserError(f"{setting} is refused: {error}") from error
+
+
+def check_arguments(args: TrainingArguments, model: PreTrainedModel) -> None:
+    """What the Trainer would stumble over, or pass over in silence.
+
+    Raises:
+        UserError: names the key of `train:`.
+    """
+    for key, level in (("log_level", args.log_level), ("log_level_replica", args.log_level_replica)):
+        if level not in LOG_LEVELS:
+            raise UserError(f"train.{key}={level!r} is none of {', '.join(LOG_LEVELS)}.")
+    for callback in get_reporting(args):
+        with refused(f"train.report_to={args.report_to}"):
+            callback()
+    if args.gradient_checkpointing and not model.supports_gradient_checkpointing:
+        raise UserError(
+            f"train.gradient_checkpointing=true: {type(model).__name__} does not support it; leave it out and lower "
+            "train.per_device_train_batch_size."
+        )
+    if args.fp16 and args.device.type == "cpu":
+        raise UserError(
+            "train.fp16=true on a CPU, where accelerate would train in fp32 and say nothing. Leave it out, or set "
+            "train.bf16=true and train.use_cpu=true."
+        )
+    check_compilation(args)
+    check_processes(args)
+
+
+def get_reporting(args: TrainingArguments) -> list[type]:
+    """The classes that `train.report_to` names; raises UserError for a name that transformers does not know."""
+    with refused(f"train.report_to={args.report_to}"):
+        return get_reporting_integration_callbacks(args.report_to)
+
+
+def check_compilation(args: TrainingArguments) -> None:
+    """Raises UserError for a compiler or a mode of it that torch does not know; compiles nothing."""
+    if not args.torch_compile:
+        return
+    name, mode = args.torch_compile_backend, args.torch_compile_mode
+    with refused(f"train.torch_compile_backend={name}, train.torch_compile_mode={mode}"):
+        torch.compile(torch.nn.Identity(), backend=DynamoBackend(name.upper()).value.lower(), mode=mode)
+
+
+def check_processes(args: TrainingArguments) -> None:
+    """Raises UserError where processes would not work together, or hold parts of the model.
+
+    hfseg scores, averages (EMA) and saves the whole model of a process, which a part of it is not; on CPUs accelerate
+    passes over FSDP in silence.
+    """
+    launched = int(os.environ.get("WORLD_SIZE", "1"))  # torchrun and accelerate set it
+    if launched != args.world_size:
+        raise UserError(
+            f"{launched} processes are started, but transformers makes each a training of its own. On CPUs set "
+            "train.use_cpu=true; on GPUs start one process for each that is visible."
+        )
+    for name, chosen in (("fsdp", args.fsdp), ("deepspeed", args.deepspeed)):
+        variable = f"ACCELERATE_USE_{name.upper()}"  # what `accelerate launch` makes of its config file
+        if chosen or os.environ.get(variable, "false").lower() == "true":
+            raise UserError(
+                f"train.{name}, or an accelerate config with {name.upper()}: hfseg does not train models in parts. "
+                "SegFormer-B5 with its optimizer takes 1.4 GB: start `accelerate launch --multi_gpu` without it, and "
+                "save memory with train.gradient_checkpointing and train.bf16."
+            )
+
+
+def check_schedule(scheduler: LRScheduler, num_steps: int) -> None:
+    """Asks a schedule for its last steps now: it must not fail there, after the warm-up or days of training."""
+    if isinstance(scheduler, LambdaLR):
+        for rate in scheduler.lr_lambdas:
+            rate(num_steps // 2)
+            rate(num_steps)

@@ -1,0 +1,318 @@
+"""push and pull, which say what went wrong: one commit that is read back, one snapshot of a pinned revision."""
+
+import errno
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from huggingface_hub import CommitOperationAdd, HfApi, get_token, snapshot_download
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,  # of the client's own HTTP library, whichever that is: dead hosts and cut connections are of this type
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import validate_repo_id
+
+from hfseg.errors import HubTransferError, UserError
+from hfseg.run_files import Files, published_files
+
+# The uploads of large files end in RuntimeError, and LFS' refusals, a refused card among them, in ValueError.
+TRANSFER_ERRORS = (HTTPError, OSError, RuntimeError, ValueError)
+# What is downloaded: weights as safetensors and what lies beside them. No pickles, no other frameworks' weights.
+WANTED = ["*.json", "*.jsonl", "*.safetensors", "*.py", "*.md", "*.yaml", "*.npz", "figures/*"]
+UNWANTED = ["checkpoint-*", "last-checkpoint/*", "*optimizer*"]
+NEXT_STEPS = {
+    401: "The token is not accepted: log in again with `hf auth login`.",
+    403: "Use a token with write permission for this repository (`hf auth login`), or ask its owner.",
+    404: "Check the name, and that the token may see it.",
+    409: "Something else is changing the repository: run the same command again.",
+    412: "Something else has changed the repository: run the same command again.",
+    429: "The Hub asks for patience: run the same command again in some minutes.",
+    507: "There is no room left there: free some of the account's storage, then run the same command again.",
+}
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+PULL_REQUEST = "refs/pr/"
+TRY_AGAIN = "Check the connection, then run the same command again."
+
+Hub: TypeAlias = HfApi  # so that signatures below stay short
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PushResult:
+    """Where a push has gone: read back from there, and equal to what was sent."""
+
+    repo: str
+    commit: str  # its head: the new commit, or the one that had everything already
+    url: str  # of the repository, its branch or the pull request
+    is_new: bool  # False where everything was there
+
+
+def push(
+    run_dir: str | Path,
+    repo: str,
+    *,
+    revision: str | None = None,
+    private: bool = True,
+    create_pr: bool = False,
+    images: bool = False,
+    token: str | None = None,
+) -> PushResult:
+    """Publishes a finished run as one commit, and compares the sums of everything that arrived.
+
+    Sent are the weights, their config and image processor at the repository's top level, the card, the scores, the
+    config and the figures. Never sent are the optimizer, `training_args.bin`, checkpoints, paths of this machine and
+    tokens; pictures of the data only where it is drawn, or with `images`.
+
+    Args:
+        run_dir: the folder of the run.
+        repo: `owner/name`, or `name` for the token's own user; made if there is none.
+        revision: the branch, made if there is none; `main` by default.
+        private: a repository that is made is private, and one that everybody can see is refused.
+        create_pr: open a pull request instead of a commit on the branch.
+        images: send pictures that show images of the data, too.
+        token: by default the one of `hf auth login` or `HF_TOKEN`.
+
+    Raises:
+        UserError: the run is not finished, its card lacks a field, the name, the token or its rights will not do: then
+            nothing was sent.
+        HubTransferError: the transfer failed; says what has reached the repository.
+    """
+    files = published_files(Path(run_dir), images)
+    return publish(files, repo, f"Publish {Path(run_dir).resolve().name}", revision, private, create_pr, token)
+
+
+def publish(
+    files: Files,
+    repo: str,
+    message: str,
+    revision: str | None = None,
+    private: bool = True,
+    create_pr: bool = False,
+    token: str | None = None,
+) -> PushResult:
+    """Sends files as one commit and reads it back; see `push`."""
+    repo = check_access(repo, private, create_pr, token)
+    hub = HfApi(token=token)
+    doing = f"Publishing to {repo}"
+    with _named(doing, "Nothing was published."):
+        head = _open(hub, repo, revision, private, create_pr)
+        for place in [revision, *(_pull_requests(hub, repo) if create_pr else [])]:
+            if not _differences(hub, repo, place, files):
+                logger.warning("%s already has everything: no commit was made.", repo)
+                return PushResult(repo, str(hub.model_info(repo, revision=place).sha), _url(hub, repo, place), False)
+    try:
+        operations = [CommitOperationAdd(name, content) for name, content in sorted(files.items())]
+        info = hub.create_commit(repo, operations, commit_message=message, revision=revision, create_pr=create_pr)
+        commit, url = info.oid, info.pr_url or _url(hub, repo, revision)
+    except TRANSFER_ERRORS as error:
+        reached, arrived = _what_reached(hub, repo, revision, head, {} if create_pr else files)
+        if arrived is None:
+            raise HubTransferError(f"{doing} failed: {_reason(error)} {reached} {_next_step(error)}") from error
+        commit, url = arrived, _url(hub, repo, revision)  # only the answer was lost
+    with _named(doing, f"The commit {commit} has reached it, but could not be read back."):
+        wrong = _differences(hub, repo, commit, files)
+    if wrong:
+        raise HubTransferError(
+            f"{doing}: the commit {commit} has reached it, but {', '.join(wrong)} there is not what was sent. "
+            "Run the same command again."
+        )
+    return PushResult(repo, commit, url, True)
+
+
+def pull(repo: str, revision: str | None = None, token: str | None = None) -> Path:
+    """Downloads one revision, so that everything in the folder belongs together: load from there.
+
+    Args:
+        repo: `owner/name` of a model.
+        revision: a branch, tag or commit; whatever it is, one commit is pinned first. `main` by default.
+        token: for private repositories; by default the one of `hf auth login` or `HF_TOKEN`.
+
+    Returns:
+        The snapshot's folder, named as the commit: from the cache where the Hub cannot be reached and it is whole.
+
+    Raises:
+        UserError: it is no name of a repository.
+        HubTransferError: it cannot be had; says why.
+    """
+    _check_name(repo)
+    at = f" at {revision}" if revision else ""
+    try:
+        with _named(f"Downloading {repo}{at}", "Nothing half-downloaded is used."):
+            return Path(
+                snapshot_download(
+                    repo, revision=revision, token=token, allow_patterns=WANTED, ignore_patterns=UNWANTED
+                )
+            )
+    except HubTransferError as error:
+        if isinstance(error.__cause__, RepositoryNotFoundError) and _is_data_set(HfApi(token=token), repo):
+            raise HubTransferError(f"{repo} is a data set of the Hub, not a model. Give the id of a model.") from error
+        raise
+
+
+def check_access(repo: str, private: bool = True, create_pr: bool = False, token: str | None = None) -> str:
+    """Looks whether a push could work, before a training or an upload, and changes nothing.
+
+    Returns:
+        The repository's full name.
+
+    Raises:
+        UserError: a name that is not allowed; no token, or one without write permission; a repository that everybody
+            can see, where a private one is wanted; a data set of that name.
+        HubTransferError: the Hub cannot be asked.
+    """
+    _check_name(repo)
+    if (token or get_token()) is None:
+        raise UserError(
+            f"Publishing to {repo} needs a token, and there is none. Log in with `hf auth login`, or set HF_TOKEN, "
+            "with a token that has write permission. Nothing was sent."
+        )
+    hub = HfApi(token=token)
+    with _named(f"Asking the Hub for the rights of the token, for {repo},", "Nothing was sent."):
+        owner = hub.whoami(token)
+        repo = repo if "/" in repo else f"{owner['name']}/{repo}"
+        _check_rights(owner, repo, create_pr)
+        try:
+            info = hub.model_info(repo)
+        except RepositoryNotFoundError:
+            if _is_data_set(hub, repo):
+                raise UserError(
+                    f"hub.repo={repo} is a data set of the Hub: choose another name for the model. Nothing was sent."
+                ) from None
+        else:
+            if private and not create_pr and not info.private:
+                raise UserError(
+                    f"hub.repo={repo} exists and everybody can see it, but hub.private is true. Set hub.private=false "
+                    "to publish there, or choose another repository. Nothing was sent."
+                )
+    return repo
+
+
+def _check_name(repo: str) -> None:
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise UserError(f"{repo!r} is not allowed as a repository's name: write owner/name. ({error})") from error
+
+
+def _check_rights(owner: Mapping[str, Any], repo: str, create_pr: bool) -> None:
+    """Raises UserError where the token cannot write, as far as it says."""
+    access = owner.get("auth", {}).get("accessToken", {})
+    role, namespace = access.get("role"), repo.split("/")[0]
+    scopes = access.get("fineGrained", {}).get("scoped", [])
+    can_write = role != "read" and (
+        role != "fineGrained" or any("write" in right for scope in scopes for right in scope.get("permissions", []))
+    )
+    if not can_write:
+        raise UserError(
+            f"The token of {owner['name']} has no write permission (it is a {role!r} token), so nothing can be "
+            f"published to {repo}. Log in with one that has: `hf auth login`. Nothing was sent."
+        )
+    own = [owner["name"], *(organisation["name"] for organisation in owner.get("orgs", []))]
+    if role == "write" and namespace not in own and not create_pr:
+        raise UserError(
+            f"hub.repo={repo}: the token's user {owner['name']} may publish under {', '.join(own)}, not under "
+            f"{namespace}. Choose one of them, or set hub.create_pr=true. Nothing was sent."
+        )
+
+
+def _open(hub: Hub, repo: str, revision: str | None, private: bool, create_pr: bool) -> str | None:
+    """Makes the repository and the branch where they are missing; returns the commit at its head."""
+    try:
+        return hub.model_info(repo, revision=revision).sha
+    except RepositoryNotFoundError:
+        hub.create_repo(repo, private=private, exist_ok=True)
+    except RevisionNotFoundError:
+        pass
+    if revision is not None and not create_pr:
+        hub.create_branch(repo, branch=revision, exist_ok=True)
+    return hub.model_info(repo, revision=None if create_pr else revision).sha
+
+
+def _pull_requests(hub: Hub, repo: str) -> list[str]:
+    return [each.ref for each in hub.list_repo_refs(repo, include_pull_requests=True).pull_requests or []]
+
+
+def _differences(hub: Hub, repo: str, revision: str | None, files: Files) -> list[str]:
+    """Names of the files that are missing there, or other ones, by sha256 (large files) or git's own sum."""
+    there = {info.path: info for info in hub.get_paths_info(repo, sorted(files), revision=revision)}
+    wrong = []
+    for name, content in sorted(files.items()):
+        info = there.get(name)
+        expected = None if info is None else info.blob_id if info.lfs is None else info.lfs.sha256
+        if info is None or expected != (_git_sum(content) if info.lfs is None else _sha256(content)):
+            wrong.append(name)
+    return wrong
+
+
+def _what_reached(hub: Hub, repo: str, revision: str | None, head: str | None, files: Files) -> tuple[str, str | None]:
+    """A sentence, and the commit where everything has arrived after all."""
+    try:
+        now = hub.model_info(repo, revision=revision).sha
+        if now == head:
+            return "Nothing was published: the repository is as it was.", None
+        if files and not _differences(hub, repo, now, files):
+            return "", now
+    except TRANSFER_ERRORS:
+        return "Whether the commit has arrived cannot be learned now; a second push makes no second commit.", None
+    return f"Nothing of this run was published; another commit, {now}, has come meanwhile.", None
+
+
+def _is_data_set(hub: Hub, repo: str) -> bool:
+    try:
+        return bool(hub.repo_exists(repo, repo_type="dataset"))
+    except TRANSFER_ERRORS:
+        return False
+
+
+def _url(hub: Hub, repo: str, revision: str | None) -> str:
+    if revision is not None and revision.startswith(PULL_REQUEST):
+        return f"{hub.endpoint}/{repo}/discussions/{revision.removeprefix(PULL_REQUEST)}"
+    return f"{hub.endpoint}/{repo}" + (f"/tree/{revision}" if revision else "")
+
+
+def _sha256(content: bytes | Path) -> str:
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()
+    with content.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _git_sum(content: bytes | Path) -> str:
+    data = content if isinstance(content, bytes) else content.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
+@contextmanager
+def _named(doing: str, reached: str) -> Iterator[None]:
+    """Any failure of a transfer, as one error that says where things stand."""
+    try:
+        yield
+    except UserError:
+        raise
+    except TRANSFER_ERRORS as error:
+        raise HubTransferError(f"{doing} failed: {_reason(error)} {reached} {_next_step(error)}") from error
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """An error and its causes: the client's own message often hides what happened."""
+    return [error, *(_chain(error.__cause__) if error.__cause__ is not None else [])]
+
+
+def _reason(error: BaseException) -> str:
+    texts = [" ".join(str(each).split()) or type(each).__name__ for each in _chain(error)]
+    return "; ".join(text[:300].rstrip(".") for text in dict.fromkeys(texts)) + "."
+
+
+def _next_step(error: BaseException) -> str:
+    chain = _chain(error)
+    if any(isinstance(each, OSError) and each.errno in NO_ROOM for each in chain):
+        return "Make room on the disk, or set HF_HOME to a folder on another, then run the same command again."
+    codes = [each.response.status_code for each in chain if isinstance(each, HfHubHTTPError)]
+    return next((NEXT_STEPS[code] for code in codes if code in NEXT_STEPS), TRY_AGAIN)

@@ -1,0 +1,44 @@
+"""Export a trained model to ONNX: a thin layer over `hfseg.export`.
+
+    python scripts/export.py runs/quickstart/model --onnx quickstart.onnx
+    python scripts/export.py nvidia/segformer-b0-finetuned-ade-512-512 --onnx b0.onnx --argmax
+
+The file is compared with the model in onnxruntime before it gets its name. Exit codes: 0 done; 1 the comparison
+failed, and nothing was written; 2 something you can fix, said in one message; 130 interrupted.
+"""
+
+import argparse
+import sys
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Export a trained segmentation model to ONNX.")
+    parser.add_argument("model", metavar="MODEL", help="a folder, such as runs/quickstart/model, or a Hub id")
+    parser.add_argument("--onnx", required=True, metavar="OUT.onnx", help="the file to write")
+    parser.add_argument("--argmax", action="store_true", help="add the output `ids`: classes at the input's size")
+    return parser.parse_args()
+
+
+def main() -> int:
+    arguments = parse_arguments()  # before anything heavy is imported: --help answers at once
+    from hfseg import UserError
+    from hfseg.export import ParityError, export_onnx
+
+    try:
+        report = export_onnx(arguments.model, arguments.onnx, arguments.argmax)
+    except (UserError, ParityError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UserError) else 1
+    except KeyboardInterrupt:
+        print("interrupted; nothing was written", file=sys.stderr)
+        return 130
+    print(
+        f"{arguments.onnx}: equal to the model in {len(report['cases'])} cases, largest difference "
+        f"{report['max_difference']:.1e} (allowed {report['tolerance']:g}); {report['export_seconds']} s to export, "
+        f"{report['parity_seconds']} s to compare"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
