@@ -14,14 +14,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import HfApi
 from PIL import Image
-from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
+from transformers import (
+    MobileNetV2Config,
+    MobileNetV2ForSemanticSegmentation,
+    MobileNetV2ImageProcessor,
+    SegformerConfig,
+    SegformerForSemanticSegmentation,
+    SegformerImageProcessor,
+)
 
 from hfseg import EvalConfig, LabelSet, UserError, predict, predict_images
+from hfseg.data.cityscapes import cityscapes_labels
 from hfseg.data.image_paths import find_images
 from hfseg.labels import default_palette
 from hfseg.predictor import class_ids, labels_of
 from tests.conftest import REPOSITORY
+from tests.hub_server import HubServer
 from tests.test_trainer import opinionated_model, tiny_model
 
 LABELS = LabelSet(["pet", "background", "boundary"])
@@ -128,7 +138,7 @@ def test_a_folder_gives_what_predict_gives(tmp_path: Path, photos: Path, model: 
         assert line["file"] == str(path)
         assert (line["height"], line["width"]) == mask.shape
         for index, label in enumerate(LABELS.names):
-            assert line["shares"][label] == pytest.approx(np.mean(mask == index), abs=1e-6)
+            assert line["shares"][label] == pytest.approx(np.mean(mask == index), abs=1e-9)
         assert line["confidence"] == pytest.approx(values.max(0).mean(), abs=1e-4)
         pixels += np.bincount(mask.flat, minlength=3)
     assert Image.open(output / "masks" / "turned.png").size == (40, 60)
@@ -245,6 +255,14 @@ def test_a_changed_image_is_redone_and_a_moved_one_is_not(tmp_path: Path, photos
     photos.rename(tmp_path / "moved")
     predict_images(tmp_path / "moved", str(model), output)
     assert times_of(output) == after
+
+
+def test_the_output_may_lie_among_the_images(tmp_path: Path, photos: Path, model: Path) -> None:
+    predict_images(photos, str(model), photos)
+    before = times_of(photos)
+    predict_images(photos, str(model), photos)
+    assert times_of(photos) == before
+    assert len(lines_of(photos)) == 10
 
 
 def test_images_are_found(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -367,9 +385,40 @@ def test_any_model_and_more_classes_than_a_palette_holds(tmp_path: Path, photos:
     assert np.array_equal(colours, np.array(default_palette(300))[expected])
 
 
+def test_a_model_whose_own_processor_crops(tmp_path: Path, photos: Path) -> None:
+    config = MobileNetV2Config(num_labels=3, image_size=64, depth_multiplier=0.1)
+    own = MobileNetV2ForSemanticSegmentation(config).eval()
+    torch.nn.init.normal_(own.segmentation_head.classifier.convolution.weight)
+    own.save_pretrained(tmp_path / "own")
+    MobileNetV2ImageProcessor(size={"shortest_edge": 72}, crop_size={"height": 64, "width": 64}).save_pretrained(
+        tmp_path / "own"
+    )
+    predict_images(photos / "a", str(tmp_path / "own"), tmp_path / "out")
+    whole = SegformerImageProcessor(
+        size={"height": 72, "width": 72}, image_mean=[0.5, 0.5, 0.5], image_std=[0.5, 0.5, 0.5]
+    )
+    for name, path in find_images([photos / "a"]).items():
+        mask = predict(own, path, whole)[0]
+        assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "masks" / f"{name}.png")), mask)
+        assert len(np.unique(mask)) > 1
+
+
+def test_a_model_from_the_hub(tmp_path: Path, photos: Path, model: Path, hub: HubServer) -> None:
+    upload = tmp_path / "upload"
+    shutil.copytree(model, upload)
+    (upload / "run_config.yaml").write_text("eval: {mode: whole}\n")
+    repo = str(HfApi().create_repo("model").repo_id)
+    HfApi().upload_folder(repo_id=repo, folder_path=upload)
+    predict_images(photos / "a", repo, tmp_path / "out")
+    loaded = type(tiny_model(LABELS)).from_pretrained(model)
+    expected = predict(loaded, photos / "a" / "0.png", eval=EvalConfig(mode="whole"))[0]
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "masks" / "0.png")), expected)
+    assert json.loads((tmp_path / "out" / "settings.json").read_text())["model"] == repo
+
+
 def test_colours_are_those_of_the_data() -> None:
-    names = ["pet", "background"]
-    assert labels_of(tiny_model(LabelSet(names))).palette == ((230, 159, 0), (0, 114, 178))
+    streets = cityscapes_labels()
+    assert labels_of(tiny_model(LabelSet(streets.names))).palette == streets.palette
     assert labels_of(tiny_model(LabelSet(["cat", "dog"]))).palette == default_palette(2)
     twice = tiny_model(LABELS)
     twice.config.id2label = {0: "x", 1: "y", 2: "x"}
