@@ -9,6 +9,7 @@ from transformers import EvalPrediction
 
 from hfseg.audit import Convention, audit_conventions
 from hfseg.boundary import BANDS, boundary_areas
+from hfseg.class_ids import upsampled_class_ids
 from hfseg.confusion import count_confusion
 from hfseg.errors import UserError
 from hfseg.intervals import Interval, PairedTest, Score, bootstrap_interval, paired_test
@@ -262,14 +263,20 @@ class SegMetrics:
         """Raises on ids outside the classes; returns predictions that are valid under ignored labels too."""
         ignored = labelled == self.labels.ignore_index
         self._check_range(labelled.masked_fill(ignored, 0), "label")
-        if predicted.numel() and not 0 <= int(predicted.min()) <= int(predicted.max()) < self.labels.num_labels:
+        if not self._is_in_range(predicted):
             predicted = predicted.masked_fill(ignored, 0)
             self._check_range(predicted, "prediction")
         return predicted
 
+    def _is_in_range(self, ids: torch.Tensor) -> bool:
+        if not ids.numel():
+            return True
+        low, high = ids.aminmax()  # one pass; comparing each id would take four
+        return int(low) >= 0 and int(high) < self.labels.num_labels
+
     def _check_range(self, ids: torch.Tensor, what: str) -> None:
-        outside = (ids < 0) | (ids >= self.labels.num_labels)
-        if outside.any():
+        if not self._is_in_range(ids):
+            outside = (ids < 0) | (ids >= self.labels.num_labels)
             image = int(outside.nonzero()[0, 0])
             values = sorted(set(ids[outside].tolist()))[:5]
             raise UserError(
@@ -305,7 +312,4 @@ def _class_ids(predictions: Any, references: Mask) -> Mask:
     predictions = torch.as_tensor(predictions)
     if predictions.ndim == 3:
         return predictions
-    logits = torch.nn.functional.interpolate(
-        predictions.float(), size=tuple(references.shape[-2:]), mode="bilinear", align_corners=False
-    )
-    return logits.argmax(dim=1)
+    return upsampled_class_ids(predictions, *references.shape[-2:])

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from bench_stock import IGNORED, example_ids, example_scores, histogram_mean_iou
+from transformers import EvalPrediction
 
 import hfseg
 from hfseg.models.loss import segmentation_loss
@@ -150,7 +151,7 @@ def hfseg_metrics(classes: int) -> Way:
     def score(inputs: torch.Tensor, labels: torch.Tensor) -> float:
         metrics = hfseg.SegMetrics(classes)
         for part, label in zip(inputs.split(BATCH), labels.split(BATCH), strict=True):
-            metrics.update(part if part.ndim == 3 else upsample(part, label.shape[-1]).max(1).indices, label)
+            metrics(EvalPrediction(part, label), compute_result=False)
         return metrics.compute()["mean_iou"]
 
     return score

@@ -24,12 +24,11 @@ import tempfile
 from pathlib import Path
 from typing import IO, Any
 
-from bench_train_side import MARK
-
 Row = dict[str, Any]
 SIDES = ("stock", "hfseg")
 COLOURS = {"stock": "#D55E00", "hfseg": "#0072B2"}  # Okabe and Ito's: told apart by colour-blind readers too
 LEVEL_STEP = 0.05
+MARK = "\x1e"  # record separator, before each line of a side to the parent
 SIDE_SCRIPT = Path(__file__).with_name("bench_train_side.py")
 SETTINGS = (
     "size", "eval_size", "eval_images", "batch", "steps", "eval_steps", "warmup_steps", "learning_rate", "seed",

@@ -9,6 +9,7 @@ import datasets
 import numpy as np
 import torch
 from bench_stock import example_metrics, stock_model
+from bench_train import MARK
 from PIL import Image
 from torch.utils.data import Dataset
 from transformers import (
@@ -25,7 +26,6 @@ import hfseg
 from hfseg.callbacks import EpochCallback
 
 Row = dict[str, Any]
-MARK = "\x1e"  # record separator, before each line to the parent
 
 
 def tell(kind: str, row: Row | None = None) -> None:

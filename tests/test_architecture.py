@@ -12,7 +12,7 @@ from tests.conftest import REPOSITORY
 # Each layer may import the ones before it, not its neighbours and not the ones after it.
 LAYERS = (
     {"errors", "train_keys"},
-    {"labels", "config", "confusion", "scores"},
+    {"labels", "config", "class_ids", "confusion", "scores"},
     {"intervals", "audit", "boundary"},
     {"models", "data", "metrics"},
     {"callbacks", "checkpoints", "ema", "evaluate_module", "optimizer"},

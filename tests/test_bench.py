@@ -33,7 +33,7 @@ def bench(folder: Path, *words: str) -> dict[str, Any]:
 
 
 def test_eval(tmp_path: Path) -> None:
-    sizes = ("--images", "3", "--size", "64", "--classes", "4", "--rounds", "1", "--memory-images", "2")
+    sizes = ("--images", "3", "--size", "64", "--classes", "4", "--rounds", "1", "--memory-images")
     tables = bench(tmp_path, "eval", *sizes)
     assert tables["versions"]["torch"]
     for task in ("from logits", "from ids"):
@@ -49,8 +49,20 @@ def test_eval(tmp_path: Path) -> None:
     stock, ours = tables["end_to_end"]
     assert (stock["implementation"], ours["implementation"]) == (EXAMPLE, OURS)
     assert ours["mean_iou"] == pytest.approx(stock["mean_iou"], abs=1e-3)
-    assert [(row["implementation"], row["images"]) for row in tables["memory"]] == [(EXAMPLE, 2), (OURS, 2)]
-    assert all(row["peak_mb"] > 100 for row in tables["memory"])
+
+
+@pytest.mark.slow
+def test_memory_of_an_evaluation(tmp_path: Path) -> None:
+    """Flat in the number of images for ours, within the 5 % that are promised; the example's grows."""
+    sizes = ("--images", "2", "--size", "256", "--classes", "19", "--rounds", "1", "--memory-images", "8", "64")
+    rows = bench(tmp_path, "eval", *sizes)["memory"]
+    assert [(row["implementation"], row["images"]) for row in rows] == [
+        (EXAMPLE, 8), (EXAMPLE, 64), (OURS, 8), (OURS, 64),
+    ]  # fmt: skip
+    example, ours = ([row["peak_mb"] for row in rows if row["implementation"] == side] for side in (EXAMPLE, OURS))
+    assert ours[1] < 1.05 * ours[0]
+    # 56 images more, of 19 classes at 256 x 256 in float32: 280 MB, at once
+    assert example[1] > example[0] + 200
 
 
 def test_train(tmp_path: Path, pets: Path) -> None:
