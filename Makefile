@@ -16,7 +16,7 @@ quickstart: $(VENV)/installed  ## train and score SegFormer on drawn pets
 	$(RUN) scripts/run_seg.py --config configs/quickstart.yaml
 
 test: $(VENV)/installed  ## the whole test suite but the slow tests
-	$(RUN) -m pytest -m 'not slow'
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 8 --dist loadfile -m 'not slow'
 
 test-slow: $(VENV)/installed  ## tests that train for minutes
 	$(RUN) -m pytest -m slow
@@ -33,7 +33,7 @@ $(LOWEST)/installed: pyproject.toml tests/lowest.txt
 	touch $@
 
 lowest: $(LOWEST)/installed  ## the tests on the lowest supported versions
-	$(LOWEST)/bin/python -m pytest -m 'not slow'
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n auto --maxprocesses 8 --dist loadfile -m 'not slow'
 
 clean:
 	rm -rf $(VENV) $(LOWEST) runs build *.egg-info

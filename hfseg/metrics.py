@@ -11,6 +11,7 @@ from transformers import EvalPrediction
 from hfseg.audit import Convention, audit_conventions
 from hfseg.boundary import BANDS, boundary_areas
 from hfseg.calibration import Calibration, CalibrationCounter
+from hfseg.class_ids import upsampled_class_ids
 from hfseg.confusion import count_confusion
 from hfseg.errors import UserError
 from hfseg.id_maps import Mask, as_array, as_batch, as_counts, check_ids
@@ -129,11 +130,14 @@ class SegMetrics:
             UserError: as `update`.
         """
         labelled = as_batch(references, "references")
-        wide = torch.as_tensor(logits).to(labelled.device)
-        wide = wide if wide.dtype == torch.float64 else wide.float()
-        if wide.ndim != 4 or wide.shape[:2] != (len(labelled), self.labels.num_labels):
-            raise UserError(f"Logits have shape {tuple(wide.shape)} for labels {tuple(labelled.shape)}.")
-        wide = torch.nn.functional.interpolate(wide, size=tuple(labelled.shape[-2:]), mode="bilinear")
+        small = torch.as_tensor(logits).to(labelled.device)
+        if small.ndim != 4 or small.shape[:2] != (len(labelled), self.labels.num_labels):
+            raise UserError(f"Logits have shape {tuple(small.shape)} for labels {tuple(labelled.shape)}.")
+        if not self.calibration:  # then nobody needs the values at full size
+            self._count(upsampled_class_ids(small, *labelled.shape[-2:]), labelled)
+            return
+        small = small if small.dtype == torch.float64 else small.float()
+        wide = torch.nn.functional.interpolate(small, size=tuple(labelled.shape[-2:]), mode="bilinear")
         self._count(wide.max(dim=1).indices, labelled, wide)
 
     def _count(self, predicted: torch.Tensor, labelled: torch.Tensor, logits: torch.Tensor | None = None) -> None:

@@ -156,7 +156,7 @@ def training_arguments(config: RunConfig) -> TrainingArguments:
         "hub_private_repo": config.hub.private,
         "hub_revision": config.hub.revision,
     }
-    with refused("`train:`, by transformers.TrainingArguments,"):
+    with refused("`train:` (transformers.TrainingArguments)"):
         return TrainingArguments(**(chosen | fixed))
 
 

@@ -3,6 +3,8 @@
 python scripts/bench.py model --models b0 --json bench_model.json
 python scripts/bench.py memory --images 10 100 1000 --json bench_memory.json
 python scripts/bench.py data --root ~/data/oxford-iiit-pet --json bench_data.json
+python scripts/bench.py eval --json bench_eval.json
+python scripts/bench.py train --root ~/data/oxford-iiit-pet --json bench_train.json --figure bench_train.png
 """
 
 import argparse
@@ -51,21 +53,56 @@ def main() -> None:
     data.add_argument("--workers", type=int, default=2)
     data.add_argument("--rounds", type=int, default=5, help="timed passes of each implementation, alternating")
     data.add_argument("--json", type=Path, help="where to write the figures")
+    evaluation = commands.add_parser("eval", help="an evaluation against transformers' example and metric packages")
+    evaluation.add_argument("--images", type=int, default=200)
+    evaluation.add_argument("--size", type=int, default=512, help="side of the images, a multiple of 32")
+    evaluation.add_argument("--classes", type=int, default=19)
+    evaluation.add_argument("--rounds", type=int, default=3, help="timed calls of each way to score, alternating")
+    evaluation.add_argument("--model-rounds", type=int, default=1, help="timed evaluations of each model, alternating")
+    evaluation.add_argument("--memory-images", type=int, nargs="*", default=[25, 100, 200])
+    evaluation.add_argument("--json", type=Path, help="where to write the figures")
+    train = commands.add_parser("train", help="mean IoU against seconds of training, beside transformers' Trainer")
+    train.add_argument("--root", type=Path, help="Oxford-IIIT Pet in its official layout; without it, drawn pets")
+    train.add_argument("--folder", action="store_true", help="--root holds images/, masks/ and classes.txt instead")
+    train.add_argument("--size", type=int, default=192, help="side of the crops")
+    train.add_argument("--eval-size", type=int, default=256, help="side that validation images are resized to")
+    train.add_argument("--eval-images", type=int, default=60, help="validation images, at most")
+    train.add_argument("--batch", type=int, default=8)
+    train.add_argument("--steps", type=int, default=600)
+    train.add_argument("--eval-steps", type=int, default=50)
+    train.add_argument("--warmup-steps", type=int, default=100)
+    train.add_argument("--learning-rate", type=float, default=1e-3)
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--slice", type=float, default=20, help="seconds that one trains before the other goes on")
+    train.add_argument("--minutes", type=float, default=12, help="that each trains at most")
+    train.add_argument("--json", type=Path, help="where to write the figures")
+    train.add_argument("--figure", type=Path, help="where to draw the curves")
     once = commands.add_parser("_once")  # one measurement in a fresh process
-    once.add_argument("function", choices=["evaluation_memory", "step_memory"])
+    once.add_argument("function", choices=["evaluation_memory", "step_memory", "eval_peak"])
     once.add_argument("arguments", type=json.loads)
     arguments = parser.parse_args()
+    if arguments.command == "eval" and arguments.size % 32:
+        parser.error(f"--size {arguments.size} is not a multiple of 32")
     if arguments.command == "_once":
         print(json.dumps(globals()[arguments.function](**arguments.arguments)))
     elif arguments.command == "memory":
         keys = {"size": arguments.size, "classes": arguments.classes}
-        report([in_fresh_process("evaluation_memory", count=n, **keys) for n in arguments.images], arguments.json)
+        rows = [in_fresh_process("evaluation_memory", count=n, **keys) for n in arguments.images]
+        report({"rows": rows}, arguments.json)
     elif arguments.command == "data":
         from bench_data import data_rows
 
-        report(data_rows(arguments), arguments.json)
+        report({"rows": data_rows(arguments)}, arguments.json)
+    elif arguments.command == "eval":
+        from bench_eval import eval_tables
+
+        report(eval_tables(arguments), arguments.json)
+    elif arguments.command == "train":
+        from bench_train import train_tables
+
+        report(train_tables(arguments), arguments.json)
     else:
-        report(model_rows(arguments), arguments.json)
+        report({"rows": model_rows(arguments)}, arguments.json)
 
 
 def in_fresh_process(function: str, **arguments: Any) -> Row:
@@ -260,16 +297,25 @@ def evaluation_memory(count: int, size: int, classes: int) -> Row:
     }
 
 
-def report(rows: list[Row], path: Path | None) -> None:
-    """Prints a Markdown table, and writes the figures with machine and versions."""
-    print("| " + " | ".join(rows[0]) + " |")
-    print("|" + " ---: |" * len(rows[0]))
-    for row in rows:
-        print("| " + " | ".join(str(value) for value in row.values()) + " |")
+def eval_peak(**arguments: Any) -> Row:
+    """One of `bench_eval`, which imports this file."""
+    from bench_eval import eval_peak
+
+    return eval_peak(**arguments)
+
+
+def report(tables: dict[str, list[Row]], path: Path | None) -> None:
+    """Prints Markdown tables, and writes the figures with machine and versions."""
+    for rows in filter(None, tables.values()):
+        print("| " + " | ".join(rows[0]) + " |")
+        print("|" + " ---: |" * len(rows[0]))
+        for row in rows:
+            print("| " + " | ".join(str(value) for value in row.values()) + " |")
+        print()
     if path is not None:
         machine = {"machine": platform.machine(), "cores": len(os.sched_getaffinity(0))}
         versions = {name: version(name) for name in VERSIONS}
-        path.write_text(json.dumps({"rows": rows, **machine, "versions": versions}, indent=2) + "\n")
+        path.write_text(json.dumps({**tables, **machine, "versions": versions}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from tests.conftest import REPOSITORY
 # Each layer may import the ones before it, not its neighbours and not the ones after it.
 LAYERS = (
     {"errors", "train_keys"},
-    {"labels", "config", "confusion", "scores"},
+    {"labels", "config", "class_ids", "confusion", "scores"},
     {"intervals", "audit", "boundary", "calibration", "card", "figures", "id_maps"},
     {"run_files"},
     {"hub"},

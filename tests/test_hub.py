@@ -103,9 +103,9 @@ def test_public_form_of_a_config(tmp_path: Path) -> None:
         "train": {"deepspeed": "/home/me/ds.json", "report_to": ["~/somewhere", "none"]},
     }
     assert public_config(tree) == {
-        "output_dir": "x",
-        "data": {"root": "<root>", "classes": "classes.txt"},
-        "model": {"init": "weights"},
+        "output_dir": "runs/x",
+        "data": {"root": "<root>", "classes": "lists/classes.txt"},
+        "model": {"init": "./weights"},
         "train": {"deepspeed": "ds.json", "report_to": ["somewhere", "none"]},
     }
     assert public_config(tree | {"model": {"init": "nvidia/mit-b0"}})["model"]["init"] == "nvidia/mit-b0"

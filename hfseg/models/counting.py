@@ -8,6 +8,7 @@ from torch import nn
 
 from hfseg.boundary import boundary_areas
 from hfseg.calibration import CalibrationCounter
+from hfseg.class_ids import upsampled_class_ids
 from hfseg.config import EvalConfig
 from hfseg.errors import UserError
 from hfseg.models.loss import SegmentationLoss, segmentation_loss
@@ -79,6 +80,6 @@ def _loss_sums(score: SegmentationLoss) -> torch.Tensor:
 
 
 def _near_contours(logits: torch.Tensor, labels: torch.Tensor, ignore_index: int) -> torch.Tensor:
-    """Counts near contours of one image. They need its whole id map, and for a moment its upsampled logits."""
-    upsampled = nn.functional.interpolate(logits.float(), size=labels.shape[1:], mode="bilinear")
-    return boundary_areas(upsampled.max(1).indices, labels, logits.shape[1], ignore_index)
+    """Counts near contours of one image. They need its whole id map."""
+    ids = upsampled_class_ids(logits, *labels.shape[1:])
+    return boundary_areas(ids, labels, logits.shape[1], ignore_index)
