@@ -31,8 +31,8 @@ from hfseg.prediction_files import SUFFIXES, PredictionFolder
 from hfseg.predictor import Predictor, load_predictor, segment
 
 NUM_NAMED = 5  # of the images that cannot be read; each has been named when it was its turn
-# A photo of 384 pixels takes 5 ms to decode, resize and write, which a GPU is not to wait for; on a CPU, whose cores the
-# model keeps busy, threads were measured neither to help nor to hurt.
+# A photo of 384 pixels takes 5 ms to decode, resize and write, for which a GPU is not to wait; on a CPU, whose cores
+# the model keeps busy, threads were measured neither to help nor to hurt.
 NUM_THREADS = min(8, os.cpu_count() or 1)
 WAIT = timedelta(days=7)  # for the slowest process
 Loaded: TypeAlias = tuple[str, Path, Image.Image, torch.Tensor]  # name, file, RGB, pixel values (1, 3, h, w)
