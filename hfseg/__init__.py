@@ -17,6 +17,7 @@ from hfseg.models.fcn import HfsegFCNConfig, HfsegFCNForSemanticSegmentation
 from hfseg.models.segformer import HfsegSegformerConfig, HfsegSegformerForSemanticSegmentation, speed_up
 from hfseg.predict import predict
 from hfseg.run import run
+from hfseg.study import check_study, run_study
 from hfseg.trainer import SegTrainer
 
 __version__ = "0.1.0"
@@ -41,12 +42,14 @@ __all__ = [
     "UserError",
     "bootstrap_interval",
     "check",
+    "check_study",
     "compare_runs",
     "evaluate_metric",
     "load_dataset",
     "paired_test",
     "predict",
     "run",
+    "run_study",
     "speed_up",
 ]
 

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hfseg.errors import UserError
+from hfseg.study_config import StudyConfig
 from hfseg.train_keys import nearest, train_problems
 
 
@@ -236,21 +237,12 @@ class HubConfig(Section):
     create_pr: bool = False
 
 
-class StudyConfig(Section):
-    """Several runs compared."""
-
-    pretrain: dict[str, Any] | None = None
-    arms: dict[str, Any] = Field(default_factory=dict)
-    seeds: tuple[int, ...] = (42,)
-
-
 # Keys of the tree whose feature is still to come, with the values that work today. Asking for more is an error now
 # rather than a setting that silently does nothing.
 AVAILABLE: dict[str, tuple[Any, ...]] = {
     "hub.repo": (None,),
     "hub.revision": (None,),
     "hub.create_pr": (False,),
-    "study": (None,),
 }
 
 
@@ -368,7 +360,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:
     key, separator, value = override.partition("=")
-    if not separator or not re.fullmatch(r"\w+(\.\w+)*", key):
+    if not separator or not re.fullmatch(r"\w+(\.[\w-]+)*", key):
         raise UserError(f"{override!r} is not an override; write key.sub=value, for example train.max_steps=100.")
     *parents, last = key.split(".")
     for parent in parents:

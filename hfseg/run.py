@@ -24,7 +24,7 @@ from hfseg.metrics import SegMetrics
 from hfseg.model_card import write_card
 from hfseg.models.loading import load_model, load_processor
 from hfseg.models.temperature import store_temperature
-from hfseg.provenance import Provenance
+from hfseg.provenance import Provenance, peak_memory_mb
 from hfseg.report import write_report
 from hfseg.run_figures import draw_figures
 from hfseg.scores import flat_metrics
@@ -73,6 +73,8 @@ def run(config: RunConfig, resume: bool = False, eval_only: bool = False) -> dic
     Raises:
         UserError: something in the config, the data or the folder that the user can fix.
     """
+    if config.study is not None:
+        raise UserError("This config has a `study`, which is several runs: hfseg.run_study runs it.")
     args = training_arguments(config)
     check_streaming(config, args)
     checkpoint = check_output_dir(config, resume, eval_only)
@@ -297,6 +299,8 @@ def train(trainer: SegTrainer, config: RunConfig, checkpoint: str | None, proven
     provenance.resumed_from = None if checkpoint is None else Path(checkpoint).name
     provenance.steps = trainer.state.global_step
     provenance.best_step = trainer.state.best_global_step
+    provenance.num_trained = sum(each.numel() for each in trainer.model.parameters() if each.requires_grad)
+    provenance.peak_memory_mb = peak_memory_mb()
     if trainer.is_world_process_zero():
         write_json(config.output_dir / "provenance.json", provenance.as_dict())
     save_model(trainer, config.output_dir / "model")

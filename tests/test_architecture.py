@@ -12,6 +12,7 @@ from tests.conftest import REPOSITORY
 # Each layer may import the ones before it, not its neighbours and not the ones after it.
 LAYERS = (
     {"errors", "train_keys"},
+    {"study_config"},
     {"labels", "config", "confusion", "scores"},
     {"intervals", "audit", "boundary", "calibration", "figures", "id_maps"},
     {"models", "data", "metrics", "page"},
@@ -21,6 +22,7 @@ LAYERS = (
     {"results"},
     {"report", "run_figures"},
     {"run", "doctor"},
+    {"study"},
 )
 
 
