@@ -21,23 +21,22 @@ class RunningElsewhereError(Exception):
     """Another process works on this run."""
 
 
-def run_process(command: Sequence[str], folder: Path, tick: Callable[[], None]) -> int:
-    """Runs a command to its end; what it prints goes to the end of `log.txt` in the run's folder.
+def run_process(command: Sequence[str], log_path: Path, lock: int, tick: Callable[[], None]) -> int:
+    """Runs a command to its end.
 
     Args:
         command: with its arguments.
-        folder: the run's.
+        log_path: what it prints goes to the end of this file.
+        lock: file descriptor from `locked`, which the command holds too.
         tick: called about once a second, to show progress.
 
     Returns:
         Its exit status, negative for a signal.
 
     Raises:
-        RunningElsewhereError: somebody else has this folder's lock.
         KeyboardInterrupt: it was interrupted, or this process was; the command has ended by then.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder) as lock, (folder / "log.txt").open("ab") as log:
+    with log_path.open("ab") as log:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -80,6 +79,7 @@ def locked(folder: Path, patience: float = 5.0) -> Iterator[int]:
     Raises:
         RunningElsewhereError: somebody else holds it, and goes on doing so.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("a") as file:
         deadline = time.monotonic() + patience  # a killed study's run needs a moment to die
         while True:

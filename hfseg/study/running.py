@@ -1,5 +1,6 @@
 """Running what is left of a study, one run after another."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -18,7 +19,9 @@ from hfseg.checkpoints import checkpoints, damage
 from hfseg.errors import UserError
 from hfseg.run import check_same_run, run
 from hfseg.study.plan import Job
-from hfseg.study.process import RunningElsewhereError, run_process
+from hfseg.study.process import RunningElsewhereError, locked, run_process
+
+INIT = "init.sha256"  # in a run's folder: of the weights that it began from
 
 
 @dataclass
@@ -46,8 +49,30 @@ def check_unchanged(jobs: Sequence[Job]) -> None:
                 check_same_run(job.config, eval_only=False)
             except UserError as error:
                 problems.append(str(error))
+            problems += other_weights(job)
     if problems:
         raise UserError("\n".join([*problems, "Results of one study come from one config: see the keys above."]))
+
+
+def other_weights(job: Job) -> list[str]:
+    """Says so where a run began from a pretraining run's weights that have been replaced since."""
+    weights = _weights(job)
+    mark = job.folder / INIT
+    if weights is None or not weights.exists() or not mark.exists() or mark.read_text() == _checksum(weights):
+        return []
+    return [
+        f"{job.folder} began from other weights than those in {weights.parent} now: delete the folder to train it "
+        "anew, or restore the weights."
+    ]
+
+
+def _weights(job: Job) -> Path | None:
+    return job.folder.parent / job.needs / "model" / "model.safetensors" if job.needs else None
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def run_jobs(jobs: Sequence[Job], chosen: Sequence[Job], script: Path, console: Console) -> Outcome:
@@ -60,32 +85,42 @@ def run_jobs(jobs: Sequence[Job], chosen: Sequence[Job], script: Path, console: 
         console: for progress.
     """
     outcome = Outcome()
-    by_name = {job.name: job for job in jobs}
     waiting = [job for job in chosen if not is_finished(job)]
     if len(waiting) < len(chosen):
-        console.print(f"{len(chosen) - len(waiting)} of {len(chosen)} runs are finished already.", highlight=False)
+        say(console, f"{len(chosen) - len(waiting)} of {len(chosen)} runs are finished already.")
     for number, job in enumerate(waiting, 1):
-        needed = by_name[job.needs] if job.needs else None
-        if needed is not None and not is_finished(needed):
-            outcome.failed[job.name] = f"it needs {needed.name}, which is not finished"
-            console.print(f"{number}/{len(waiting)} {job.name}: skipped, {outcome.failed[job.name]}", highlight=False)
-            continue
-        began = time.monotonic()
-        try:
-            with console.status(f"{number}/{len(waiting)} {job.name}") as status:
-                code = _run_one(job, script, _Progress(job, f"{number}/{len(waiting)}", best_so_far(jobs), status))
-        except RunningElsewhereError:
-            outcome.elsewhere.append(job.name)
-            console.print(f"{number}/{len(waiting)} {job.name}: left alone, another process works on it")
-            continue
-        minutes = (time.monotonic() - began) / 60
-        if code or not is_finished(job):
-            outcome.failed[job.name] = f"exit status {code}: {last_words(job)}"
-            words = f"failed after {minutes:.1f} minutes, {outcome.failed[job.name]}"
+        place, began = f"{number}/{len(waiting)} {job.name}", time.monotonic()
+        with console.status(place) as status:
+            progress = _Progress(job, place, best_so_far(jobs), status)
+            problem = _attempt(job, jobs, script, progress, outcome)
+        minutes = f"{(time.monotonic() - began) / 60:.1f} minutes"
+        if problem is None:
+            say(console, f"{place}: validation {_validation(job):.4f}, {minutes}; best so far {best_so_far(jobs)}")
         else:
-            words = f"validation {_validation(job):.4f}, {minutes:.1f} minutes; best so far {best_so_far(jobs)}"
-        console.print(f"{number}/{len(waiting)} {job.name}: {words}", highlight=False, markup=False)
+            say(console, f"{place}: not finished, {minutes}; {problem}")
     return outcome
+
+
+def say(console: Console, text: str) -> None:
+    """A line as it is, also where it is longer than the terminal."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _attempt(job: Job, jobs: Sequence[Job], script: Path, progress: "_Progress", outcome: Outcome) -> str | None:
+    """Runs one job; what went wrong, which goes into `outcome` too, or None."""
+    missing = [each.name for each in jobs if each.name == job.needs and not is_finished(each)]
+    if missing:
+        outcome.failed[job.name] = f"it needs {missing[0]}, which is not finished"
+        return outcome.failed[job.name]
+    try:
+        code = _run_one(job, script, progress)
+    except RunningElsewhereError:
+        outcome.elsewhere.append(job.name)
+        return "another process works on it"
+    if code == 0 and is_finished(job):
+        return None
+    outcome.failed[job.name] = f"exit status {code}: {last_words(job)}"
+    return outcome.failed[job.name]
 
 
 def run_here(job: Job) -> None:
@@ -99,16 +134,24 @@ def prepare(job: Job) -> bool:
         return True
     for folder in checkpoints(job.folder):
         shutil.rmtree(folder)
+    weights = _weights(job)
+    if weights is not None and weights.exists():
+        job.folder.mkdir(parents=True, exist_ok=True)
+        (job.folder / INIT).write_text(_checksum(weights))
     return False
 
 
 def _run_one(job: Job, script: Path, progress: "_Progress") -> int:
     """The exit status of the real command line, on the run's own config file."""
-    path = job.folder.parent / "configs" / f"{job.name}.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    job.config.save(path)
-    resume = ["--resume"] if prepare(job) else []
-    return run_process([sys.executable, str(script), "--config", str(path), *resume], job.folder, progress.show)
+    with locked(job.folder) as lock:
+        if is_finished(job):
+            return 0  # by another process, a moment ago
+        path = job.folder.parent / "configs" / f"{job.name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        job.config.save(path)
+        resume = ["--resume"] if prepare(job) else []
+        command = [sys.executable, str(script), "--config", str(path), *resume]
+        return run_process(command, job.folder / "log.txt", lock, progress.show)
 
 
 @dataclass

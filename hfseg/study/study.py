@@ -11,7 +11,7 @@ from hfseg.doctor import check
 from hfseg.errors import UserError
 from hfseg.study.plan import Job, choose, plan, undeclared
 from hfseg.study.report import write_study
-from hfseg.study.running import Outcome, check_unchanged, is_finished, num_processes, run_here, run_jobs
+from hfseg.study.running import Outcome, check_unchanged, is_finished, num_processes, run_here, run_jobs, say
 
 
 def run_study(config: RunConfig, script: Path, arm: str | None = None) -> None:
@@ -39,7 +39,7 @@ def run_study(config: RunConfig, script: Path, arm: str | None = None) -> None:
     warnings = undeclared(jobs, config.study.varies)
     is_main = os.environ.get("RANK", "0") == "0"
     for warning in warnings if is_main else []:
-        console.print(f"warning: {warning}", highlight=False, markup=False)
+        say(console, f"warning: {warning}")
     outcome = Outcome()
     if num_processes() > 1:
         waiting = [job for job in chosen if not is_finished(job)]
@@ -56,8 +56,8 @@ def run_study(config: RunConfig, script: Path, arm: str | None = None) -> None:
     with FileLock(config.output_dir / ".report.lock"):  # jobs of a scheduler's array may end at the same time
         answer = write_study(config, jobs, warnings, outcome.failed)
     for sentence in answer["sentences"]:
-        console.print(f"  {sentence}", highlight=False, markup=False)
-    console.print(f"{config.output_dir}: study.md, study.json, report.html", highlight=False)
+        say(console, f"  {sentence}")
+    say(console, f"{config.output_dir}: study.md, study.json, report.html")
     raise_failures(outcome)
 
 
