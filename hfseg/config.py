@@ -376,7 +376,7 @@ def _explain(loc: tuple[int | str, ...], kind: str, message: str, value: Any) ->
         return f"  {key}: unknown key.{nearest(str(loc[-1]), _known_keys(loc[:-1]))}"
     if kind == "missing":
         return f"  {key}: this key is required."
-    return f"  {key}: {message.removeprefix('Value error, ')} (got {value!r})"
+    return f"  {key}: {message.removeprefix('Value error, ')} (got {repr(value)[:200]})"
 
 
 def _unavailable(config: RunConfig) -> list[str]:

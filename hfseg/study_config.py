@@ -63,7 +63,8 @@ class StudyConfig(BaseModel):
             problems.append(f"seeds={seeds!r} must be a list of different whole numbers")
         init = _init(tree)
         if init and init.removeprefix(PRETRAIN) not in self.pretrain:
-            hint = nearest(init, [PRETRAIN + name for name in self.pretrain]) or " The study has none."
+            known = [PRETRAIN + name for name in self.pretrain]
+            hint = nearest(init, known) if known else " The study has none."
             problems.append(f"model.init={init!r} is no pretraining run of this study.{hint}")
         return problems
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from hfseg.study.plan import Job, differing_keys, model_name
 from hfseg.study.running import is_finished
 from hfseg.study.statistics import FEW_IMAGES, SeedInterval, arm_interval, difference_interval
 
-STARTS = ("from scratch", "pretrained, fine-tuned", "pretrained, encoder frozen", "random encoder, frozen")
+STARTS = ("scratch", "fine-tuned", "frozen", "frozen, not pretrained")
 WORDS = {
     (0, 1): ("pretraining", "pretraining helps by", "pretraining hurts by"),
     (1, 2): ("freezing", "freezing the encoder helps by", "freezing the encoder costs"),
@@ -99,7 +100,7 @@ def describe_arm(arm: Arm) -> dict[str, Any]:
     tree: dict[str, Any] = {
         "model": model_name(config),
         "start": STARTS[arm.start],
-        "init": arm.job.needs or config.model.init,
+        "init": arm.job.needs or (config.model.init and Path(config.model.init).name),  # no path of this machine
         "freeze": config.model.model_dump(mode="json")["freeze"],
         "seeds": list(arm.runs),
         "planned_runs": arm.planned,
@@ -107,7 +108,7 @@ def describe_arm(arm: Arm) -> dict[str, Any]:
     if not arm.runs:
         return tree
     for prefix in ("eval", "test"):
-        tree[prefix] = {"runs": {seed: run.metrics.get(f"{prefix}_mean_iou") for seed, run in arm.runs.items()}}
+        tree[prefix] = {"runs": {str(seed): run.metrics.get(f"{prefix}_mean_iou") for seed, run in arm.runs.items()}}
         tree[prefix]["mean_iou"] = as_tree(arm_interval(arm.areas(prefix)))
         if all(f"{prefix}_boundary" in counts for counts in arm.counts.values()):
             tree[prefix]["boundary_iou"] = as_tree(arm_interval(arm.areas(prefix, "boundary")))
@@ -122,7 +123,7 @@ def describe_arm(arm: Arm) -> dict[str, Any]:
     tree |= {
         "parameters": made[0].get("num_parameters"),
         "trained_parameters": made[0].get("num_trained"),
-        "minutes_per_run": round(float(np.mean(minutes)), 2),
+        "minutes_per_run": round(float(np.mean(minutes)), 3),
         "peak_memory_mb": max((each.get("peak_memory_mb") or 0 for each in made), default=0) or None,
         "hardware": sorted({str(each.get("hardware")) for each in made}),
     }

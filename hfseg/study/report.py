@@ -150,7 +150,7 @@ def _differences(study: Mapping[str, Any], figures: Figures) -> str:
 def _curves(figures: Figures) -> str:
     if "curves_steps" not in figures:
         return page.section("Learning curves", page.missing("No arm has a finished run yet."))
-    row = [_figure(figures, "curves_steps"), _figure(figures, "curves_time")]
+    row = [page.figure(inline_svg(*figures[name]), figures[name][1]) for name in ("curves_steps", "curves_time")]
     return page.section("Learning curves", '<div class="row">', *row, "</div>")
 
 
@@ -166,4 +166,4 @@ def _figure(figures: Figures, name: str) -> str:
     if name not in figures:
         return ""
     figure, words = figures[name]
-    return page.figure(inline_svg(figure, words), words)
+    return f'<div class="row">{page.figure(inline_svg(figure, words), words)}</div>'

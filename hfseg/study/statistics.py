@@ -8,7 +8,7 @@ bootstrap, where seeds are all that varies it is the t interval. Two seeds say l
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -41,6 +41,8 @@ def arm_interval(
 ) -> SeedInterval:
     """The mean score of an arm's runs, and what it might be on other images and with other seeds.
 
+    Scores are shares, so the interval ends at 0 and 1.
+
     Args:
         areas: for each run (N, 3, K), hits, labelled and predicted pixels per class of each image. All runs have the
             same images in the same order.
@@ -48,7 +50,8 @@ def arm_interval(
         num_resamples: how many sets of images are drawn.
         seed: of the draws.
     """
-    return difference_interval(None, areas, score, num_resamples, seed)
+    interval = difference_interval(None, areas, score, num_resamples, seed)
+    return replace(interval, low=np.clip(interval.low, 0, 1), high=np.clip(interval.high, 0, 1))
 
 
 def difference_interval(

@@ -18,11 +18,20 @@ def score(interval: Tree | None) -> str:
     return f"{interval['value']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]{star}"
 
 
+def number(interval: Tree | None) -> str:
+    """The score without its interval."""
+    return UNDEFINED if interval is None or interval["value"] is None else f"{interval['value']:.3f}"
+
+
+def duration(minutes: float) -> str:
+    return f"{60 * minutes:.0f} s" if minutes < 2 else f"{minutes:.1f} min"
+
+
 def arm_columns(study: Tree) -> list[str]:
     """Head of the table of arms."""
     columns = ["arm", "start", "runs", "test mIoU", "validation mIoU"]
     columns += ["test Boundary IoU"] if has_boundary(study) else []
-    return [*columns, "trained / all parameters", "minutes", "peak memory"]
+    return [*columns, "trained / all parameters", "time of a run", "peak memory"]
 
 
 def has_boundary(study: Tree) -> bool:
@@ -35,7 +44,7 @@ def arm_cells(study: Tree, name: str) -> list[str]:
     runs = f"{len(arm['seeds'])} of {arm['planned_runs']}" if len(arm["seeds"]) < arm["planned_runs"] else ""
     test, validation = arm.get("test", {}), arm.get("eval", {})
     cells = [arm["start"], runs or str(arm["planned_runs"]), score(test.get("mean_iou"))]
-    cells.append(score(validation.get("mean_iou")))
+    cells.append(number(validation.get("mean_iou")))
     cells += [score(test.get("boundary_iou"))] if has_boundary(study) else []
     if not test:
         return [*cells, UNDEFINED, UNDEFINED, UNDEFINED]
@@ -43,7 +52,7 @@ def arm_cells(study: Tree, name: str) -> list[str]:
     return [
         *cells,
         f"{millions(trained)} / {millions(total)}",
-        f"{arm['minutes_per_run']:.1f}",
+        duration(arm["minutes_per_run"]),
         UNDEFINED if memory is None else f"{memory / 1024:.1f} GiB",
     ]
 
@@ -106,5 +115,5 @@ def notes(study: Tree) -> list[str]:
             "All runs of an arm begin from the same pretraining run: what another pretraining would give is not in "
             "the intervals."
         )
-    lines.append("Minutes are of one run's training, evaluations included, and depend on what else the machine did.")
+    lines.append("Times are of one run's training, evaluations included, and depend on what else the machine did.")
     return lines
