@@ -45,7 +45,7 @@ def study_figures(study: Mapping[str, Any], arms: Sequence[Arm]) -> dict[str, tu
 @rc_context(STYLE)
 def plot_differences(differences: Sequence[Mapping[str, Any]]) -> Figure:
     """Draws second minus first with its interval, in points, a line for each pair; hollow where of images only."""
-    figure = Figure(figsize=(8, 1.0 + 0.42 * len(differences)))
+    figure = Figure(figsize=(6.8, 1.0 + 0.36 * len(differences)))
     figure.set_layout_engine("constrained")
     axes = figure.subplots()
     axes.axvline(0, color=INK, linewidth=1)

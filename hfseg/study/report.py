@@ -103,10 +103,7 @@ def as_html(study: Mapping[str, Any], figures: Figures, folder: Path) -> str:
     head = [f"<h1>{page.escape(study['name'])}</h1>"]
     head += [page.paragraph(study["note"])] if study["note"] else []
     parts = [*head, page.paragraph(texts.headline(study)), _cards(study), _answers(study)]
-    arms = [[page.escape(name), *map(page.cell, texts.arm_cells(study, name))] for name in study["arms"]]
-    notes = [page.paragraph(note, "dim") for note in texts.notes(study)]
-    parts.append(page.section("Arms", page.table(texts.arm_columns(study), arms, "Brackets: 95 % intervals"), *notes))
-    parts += [_differences(study, figures), _curves(figures), _classes(study, figures)]
+    parts += [_arms(study), _differences(study, figures), _curves(figures), _classes(study, figures)]
     if study["best_run"]:
         best = RunResults.read(folder / study["best_run"])
         parts.append(page.paragraph(f"Confusion and examples are those of {study['best_run']}, best on validation."))
@@ -123,6 +120,15 @@ def _cards(study: Mapping[str, Any]) -> str:
         entries.insert(0, (f"test mean IoU, {study['best_arm']}", f"{score['value']:.3f}", ends))
         entries.append(("test images", f"{study['num_images']['test']:,}", "the same for all arms"))
     return page.cards(entries)
+
+
+def _arms(study: Mapping[str, Any]) -> str:
+    """Two tables, for one would be too wide: scores, and what they cost."""
+    rows = [[page.escape(name), *map(page.cell, texts.arm_cells(study, name))] for name in study["arms"]]
+    head, costs = texts.arm_columns(study), len(texts.COSTS)
+    scores = page.table(head[:-costs], [row[:-costs] for row in rows], "Scores; brackets are 95 % intervals")
+    cost = page.table([head[0], *texts.COSTS], [[row[0], *row[-costs:]] for row in rows], "What they cost")
+    return page.section("Arms", scores, cost, *(page.paragraph(note, "dim") for note in texts.notes(study)))
 
 
 def _answers(study: Mapping[str, Any]) -> str:

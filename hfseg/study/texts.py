@@ -27,11 +27,13 @@ def duration(minutes: float) -> str:
     return f"{60 * minutes:.0f} s" if minutes < 2 else f"{minutes:.1f} min"
 
 
+COSTS = ("trained / all parameters", "time of a run", "peak memory")  # the last columns of the table of arms
+
+
 def arm_columns(study: Tree) -> list[str]:
     """Head of the table of arms."""
     columns = ["arm", "start", "runs", "test mIoU", "validation mIoU"]
-    columns += ["test Boundary IoU"] if has_boundary(study) else []
-    return [*columns, "trained / all parameters", "time of a run", "peak memory"]
+    return [*columns, *(["test Boundary IoU"] if has_boundary(study) else []), *COSTS]
 
 
 def has_boundary(study: Tree) -> bool:
