@@ -355,7 +355,17 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     tree = _parse_yaml(text, str(path))
     if not isinstance(tree, dict):
         raise UserError(f"{path} must hold keys and values at its top level, such as `name: my-run`.")
-    return tree
+    try:
+        return _without_aliases(tree)
+    except RecursionError as error:
+        raise UserError(f"{path} has an alias that holds itself.") from error
+
+
+def _without_aliases(tree: Any) -> Any:
+    """A copy in which `*name` is a value of its own: an override of one place must not change the others."""
+    if isinstance(tree, dict):
+        return {key: _without_aliases(value) for key, value in tree.items()}
+    return [_without_aliases(value) for value in tree] if isinstance(tree, list) else tree
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:

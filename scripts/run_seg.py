@@ -48,7 +48,10 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; --resume goes on from the last checkpoint, if there is one", file=sys.stderr)
+        print(
+            "interrupted; --resume goes on from the last checkpoint, if there is one (a study: start it again)",
+            file=sys.stderr,
+        )
         return 130
     return 0
 

@@ -79,6 +79,7 @@ def test_overrides_reach_into_a_study(tmp_path: Path) -> None:
     overrides = ["study.pretrain.fcn.data.synthetic.size=64", "study.arms.segformer-scratch.train.max_steps=3"]
     jobs = {job.name: job.config for job in plan(RunConfig.load(path, [*overrides, "train.eval_steps=7"]))}
     assert jobs["pretrain-fcn"].data.synthetic.size == 64
+    assert jobs["pretrain-segformer"].data.synthetic.size == 128  # the file has one anchor for both
     assert jobs["segformer-scratch-seed0"].train["max_steps"] == 3
     assert jobs["segformer-frozen-seed1"].train["eval_steps"] == 7
     for name in ("small", "pets"):

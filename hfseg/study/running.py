@@ -26,10 +26,9 @@ INIT = "init.sha256"  # in a run's folder: of the weights that it began from
 
 @dataclass
 class Outcome:
-    """What became of the runs that were asked for, and why it failed where it did."""
+    """What did not finish of the runs that were asked for: run -> why."""
 
-    failed: dict[str, str] = field(default_factory=dict)
-    elsewhere: list[str] = field(default_factory=list)
+    reasons: dict[str, str] = field(default_factory=dict)
 
 
 def is_finished(job: Job) -> bool:
@@ -110,17 +109,17 @@ def _attempt(job: Job, jobs: Sequence[Job], script: Path, progress: "_Progress",
     """Runs one job; what went wrong, which goes into `outcome` too, or None."""
     missing = [each.name for each in jobs if each.name == job.needs and not is_finished(each)]
     if missing:
-        outcome.failed[job.name] = f"it needs {missing[0]}, which is not finished"
-        return outcome.failed[job.name]
+        outcome.reasons[job.name] = f"it needs {missing[0]}, which is not finished"
+        return outcome.reasons[job.name]
     try:
         code = _run_one(job, script, progress)
     except RunningElsewhereError:
-        outcome.elsewhere.append(job.name)
-        return "another process works on it"
+        outcome.reasons[job.name] = "another process works on it"
+        return outcome.reasons[job.name]
     if code == 0 and is_finished(job):
         return None
-    outcome.failed[job.name] = f"exit status {code}: {last_words(job)}"
-    return outcome.failed[job.name]
+    outcome.reasons[job.name] = f"exit status {code}: {last_words(job)}"
+    return outcome.reasons[job.name]
 
 
 def run_here(job: Job) -> None:

@@ -12,6 +12,7 @@ from hfseg.errors import UserError
 from hfseg.study.plan import Job, choose, plan, undeclared
 from hfseg.study.report import write_study
 from hfseg.study.running import Outcome, check_unchanged, is_finished, num_processes, run_here, run_jobs, say
+from hfseg.study.texts import headline
 
 
 def run_study(config: RunConfig, script: Path, arm: str | None = None) -> None:
@@ -54,7 +55,8 @@ def run_study(config: RunConfig, script: Path, arm: str | None = None) -> None:
     if not is_main:
         return
     with FileLock(config.output_dir / ".report.lock"):  # jobs of a scheduler's array may end at the same time
-        answer = write_study(config, jobs, warnings, outcome.failed)
+        answer = write_study(config, jobs, warnings, outcome.reasons)
+    say(console, headline(answer))
     for sentence in answer["sentences"]:
         say(console, f"  {sentence}")
     say(console, f"{config.output_dir}: study.md, study.json, report.html")
@@ -72,8 +74,7 @@ def check_pretrained(jobs: list[Job], chosen: list[Job]) -> None:
 
 def raise_failures(outcome: Outcome) -> None:
     """Raises UserError that lists what did not finish."""
-    lines = [f"  {name}: {reason}" for name, reason in outcome.failed.items()]
-    lines += [f"  {name}: another process works on it" for name in outcome.elsewhere]
+    lines = [f"  {name}: {reason}" for name, reason in outcome.reasons.items()]
     if lines:
         raise UserError("\n".join([f"{len(lines)} run(s) did not finish; start the study again:", *lines]))
 

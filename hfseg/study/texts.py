@@ -117,5 +117,10 @@ def notes(study: Tree) -> list[str]:
             "All runs of an arm begin from the same pretraining run: what another pretraining would give is not in "
             "the intervals."
         )
+    if any(arm["init"] for arm in study["arms"].values()):
+        lines.append(
+            "A pretrained arm begins from all weights of its checkpoint that fit: encoder and, where the checkpoint "
+            "has this head, all of it but the classifier. Frozen is the encoder, with the statistics of its BatchNorm."
+        )
     lines.append("Times are of one run's training, evaluations included, and depend on what else the machine did.")
     return lines
