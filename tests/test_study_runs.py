@@ -60,14 +60,14 @@ def test_a_failed_arm_is_reported_and_the_rest_goes_on(pets: Path, tmp_path: Pat
     }
     path = write_study(tmp_path, pets, arms, [3])
     finish(path, "pretrain-streets", "done-seed3")
-    before = (tmp_path / "study/done-seed3/metrics.json").stat()
+    before = (tmp_path / "study/done-seed3/metrics.json").stat().st_mtime_ns
     result = command("--config", path)
     assert result.returncode == 2, result.stderr
     assert "Traceback" not in result.stderr
     assert "2 of 4 runs are finished already" in result.stderr
     assert "broken-seed3: exit status 2" in result.stderr
     assert "warning: scratch differs from done in `train.weight_decay`" in result.stderr
-    assert (tmp_path / "study/done-seed3/metrics.json").stat() == before
+    assert (tmp_path / "study/done-seed3/metrics.json").stat().st_mtime_ns == before
     study = json.loads((tmp_path / "study/study.json").read_text())
     assert list(study["missing"]) == ["broken-seed3"]
     assert "nowhere" in study["missing"]["broken-seed3"]
@@ -79,15 +79,6 @@ def test_a_failed_arm_is_reported_and_the_rest_goes_on(pets: Path, tmp_path: Pat
     assert study["arms"]["scratch"]["peak_memory_mb"] > 100
     assert study["arms"]["scratch"]["trained_parameters"] == study["arms"]["scratch"]["parameters"]
     assert (tmp_path / "study/report.html").exists()
-
-
-def test_a_bad_order_is_one_message(pets: Path, tmp_path: Path) -> None:
-    path = write_study(tmp_path, pets, {"tuned": {"model": {"init": "pretrain.streets"}}}, [0])
-    result = command("--config", path, "--arm", "tuned-seed0", "study.arms.tuned.seeds=[0, 5]")
-    assert result.returncode == 2
-    assert "pretrain-streets is not finished, and the runs asked for need it: --arm pretrain.streets" in result.stderr
-    assert "Traceback" not in result.stderr
-    assert not (tmp_path / "study").exists()
 
 
 def test_one_run_has_one_process(tmp_path: Path) -> None:
@@ -121,13 +112,13 @@ def test_a_killed_study_does_what_is_left_and_answers_the_same(pets: Path, tmp_p
     assert command("--config", paths["whole"]).returncode == 0
     folder = tmp_path / "killed/study"
     run_until(paths["killed"], folder / "scratch-seed0/checkpoint-2", signal.SIGKILL, study_only=True)
-    done = (folder / "pretrain-streets/metrics.json").stat()
+    done = (folder / "pretrain-streets/metrics.json").stat().st_mtime_ns
     run_until(paths["killed"], folder / "frozen-seed0/checkpoint-2", signal.SIGINT, study_only=False)
     assert not (folder / "frozen-seed0/metrics.json").exists()
     run_until(paths["killed"], folder / "scratch-seed1/checkpoint-2", signal.SIGINT, study_only=True)
     result = command("--config", paths["killed"])
     assert result.returncode == 0, result.stderr
-    assert (folder / "pretrain-streets/metrics.json").stat() == done
+    assert (folder / "pretrain-streets/metrics.json").stat().st_mtime_ns == done
     answers = [json.loads((tmp_path / name / "study/study.json").read_text()) for name in paths]
     for answer in answers:
         for arm in answer["arms"].values():

@@ -90,7 +90,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(
 ) -> None:
     """Many studies of two arms whose true scores are known: 0.50 and 0.55."""
     rng = np.random.default_rng(0)
-    held_difference, held_arm, studies = 0, 0, 150
+    held_difference, held_arm, studies = 0, 0, 100
     for number in range(studies):
         images = rng.normal(0, image_sd, 60)  # easy and hard ones, for every run
         first, second = (
@@ -100,9 +100,9 @@ def test_intervals_hold_the_truth_as_often_as_they_say(
             ]
             for truth in (0.50, 0.55)
         )  # fmt: skip
-        difference = difference_interval(first, second, pixel_accuracy, num_resamples=300, seed=number)
+        difference = difference_interval(first, second, pixel_accuracy, num_resamples=200, seed=number)
         held_difference += bool(difference.low <= 0.05 <= difference.high)
-        arm = arm_interval(second, pixel_accuracy, num_resamples=300, seed=number)
+        arm = arm_interval(second, pixel_accuracy, num_resamples=200, seed=number)
         held_arm += bool(arm.low <= 0.55 <= arm.high)
     assert bounds[0] <= held_difference / studies <= bounds[1]
     assert 0.9 <= held_arm / studies <= 1.0
