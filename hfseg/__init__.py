@@ -21,6 +21,7 @@ from hfseg.predict import predict
 from hfseg.predictions import predict_images
 from hfseg.publish import publish_finished
 from hfseg.run import run
+from hfseg.study import check_study, run_study
 from hfseg.trainer import SegTrainer
 
 __version__ = "0.1.0"
@@ -49,6 +50,7 @@ __all__ = [
     "UserError",
     "bootstrap_interval",
     "check",
+    "check_study",
     "compare_runs",
     "evaluate_metric",
     "load_dataset",
@@ -59,6 +61,7 @@ __all__ = [
     "pull",
     "push",
     "run",
+    "run_study",
     "speed_up",
 ]
 

@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Sequence
-from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -11,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hfseg.errors import UserError
+from hfseg.study_config import StudyConfig
 from hfseg.train_keys import nearest, train_problems
 
 
@@ -251,21 +251,6 @@ class HubConfig(Section):
     images: bool = False
 
 
-class StudyConfig(Section):
-    """Several runs compared."""
-
-    pretrain: dict[str, Any] | None = None
-    arms: dict[str, Any] = Field(default_factory=dict)
-    seeds: tuple[int, ...] = (42,)
-
-
-# Keys of the tree whose feature is still to come, with the values that work today. Asking for more is an error now
-# rather than a setting that silently does nothing.
-AVAILABLE: dict[str, tuple[Any, ...]] = {
-    "study": (None,),
-}
-
-
 class RunConfig(Section):
     """Everything that defines a run. A YAML file says only what differs from these defaults."""
 
@@ -345,7 +330,6 @@ class RunConfig(Section):
         config = None
         try:
             config = cls.model_validate(tree)
-            problems += _unavailable(config)
         except ValidationError as error:
             problems += [_explain(item["loc"], item["type"], item["msg"], item["input"]) for item in error.errors()]
         train = tree.get("train")
@@ -422,12 +406,22 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     tree = _parse_yaml(text, str(path))
     if not isinstance(tree, dict):
         raise UserError(f"{path} must hold keys and values at its top level, such as `name: my-run`.")
-    return tree
+    try:
+        return _without_aliases(tree)
+    except RecursionError as error:
+        raise UserError(f"{path} has an alias that holds itself.") from error
+
+
+def _without_aliases(tree: Any) -> Any:
+    """A copy in which `*name` is a value of its own: an override of one place must not change the others."""
+    if isinstance(tree, dict):
+        return {key: _without_aliases(value) for key, value in tree.items()}
+    return [_without_aliases(value) for value in tree] if isinstance(tree, list) else tree
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:
     key, separator, value = override.partition("=")
-    if not separator or not re.fullmatch(r"\w+(\.\w+)*", key):
+    if not separator or not re.fullmatch(r"\w+(\.[\w-]+)*", key):
         raise UserError(f"{override!r} is not an override; write key.sub=value, for example train.max_steps=100.")
     *parents, last = key.split(".")
     for parent in parents:
@@ -443,17 +437,7 @@ def _explain(loc: tuple[int | str, ...], kind: str, message: str, value: Any) ->
         return f"  {key}: unknown key.{nearest(str(loc[-1]), _known_keys(loc[:-1]))}"
     if kind == "missing":
         return f"  {key}: this key is required."
-    return f"  {key}: {message.removeprefix('Value error, ')} (got {value!r})"
-
-
-def _unavailable(config: RunConfig) -> list[str]:
-    problems = []
-    for key, values in AVAILABLE.items():
-        value = reduce(getattr, key.split("."), config)
-        if value not in values:
-            working = ", ".join(str(item) for item in values)
-            problems.append(f"  {key}: {value!r} is not available yet; this version knows {working}.")
-    return problems
+    return f"  {key}: {message.removeprefix('Value error, ')} (got {repr(value)[:200]})"
 
 
 def _known_keys(loc: tuple[int | str, ...]) -> list[str]:

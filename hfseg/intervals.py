@@ -53,7 +53,7 @@ def bootstrap_interval(
         The score of all images, and the interval.
     """
     value = float(score(areas.sum(0)))
-    draws = [score(_weighted_sums(weights, areas)) for weights in _resamples(len(areas), num_resamples, seed)]
+    draws = [score(weighted_sums(weights, areas)) for weights in resamples(len(areas), num_resamples, seed)]
     return Interval(value, *_percentiles(draws, len(areas), confidence))
 
 
@@ -82,8 +82,8 @@ def paired_test(
     _check_same_images(first, second)
     value = float(score(second.sum(0)) - score(first.sum(0)))
     draws = [
-        score(_weighted_sums(weights, second)) - score(_weighted_sums(weights, first))
-        for weights in _resamples(len(first), num_resamples, seed)
+        score(weighted_sums(weights, second)) - score(weighted_sums(weights, first))
+        for weights in resamples(len(first), num_resamples, seed)
     ]
     low, high = _percentiles(draws, len(first), confidence)
     return PairedTest(value, low, high, _permutation_p_value(first, second, score, value, num_resamples, seed))
@@ -96,13 +96,13 @@ def _permutation_p_value(
     change, as_large = second - first, 0
     for start in range(0, num_resamples, CHUNK):
         exchanged = rng.integers(0, 2, (min(CHUNK, num_resamples - start), len(first)))
-        moved = _weighted_sums(exchanged, change)
+        moved = weighted_sums(exchanged, change)
         differences = score(second.sum(0) - moved) - score(first.sum(0) + moved)
         as_large += int((np.abs(differences) >= abs(observed) - 1e-12).sum())  # equal up to rounding is as large
     return (as_large + 1) / (num_resamples + 1)  # the observed assignment is one of the possible ones
 
 
-def _resamples(num_images: int, num_resamples: int, seed: int) -> Iterator[Counts]:
+def resamples(num_images: int, num_resamples: int, seed: int) -> Iterator[Counts]:
     """How often each draw contains each image: (R, N), in chunks."""
     rng = np.random.default_rng(seed)
     for start in range(0, num_resamples if num_images else 0, CHUNK):
@@ -110,7 +110,7 @@ def _resamples(num_images: int, num_resamples: int, seed: int) -> Iterator[Count
         yield rng.multinomial(num_images, np.full(num_images, 1 / num_images), size=size)
 
 
-def _weighted_sums(weights: Counts, areas: Counts) -> Scores:
+def weighted_sums(weights: Counts, areas: Counts) -> Scores:
     """Areas (R, 3, K) of R weighted sums of images. Float matrix products are fast, and exact up to 2^53 pixels."""
     flat = areas.reshape(len(areas), -1).astype(np.float64)
     return (weights.astype(np.float64) @ flat).reshape(len(weights), *areas.shape[1:])

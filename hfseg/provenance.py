@@ -33,6 +33,8 @@ class Provenance:
     resumed_from: str | None = None  # then `train_seconds` counts from there
     steps: int | None = None
     best_step: int | None = None
+    num_trained: int | None = None  # parameters that are not frozen
+    peak_memory_mb: float | None = None  # of the training, on the accelerator if there is one; None where not known
     num_images: dict[str, int] = field(default_factory=dict)  # of each split; empty for a stream
 
     @classmethod
@@ -74,3 +76,17 @@ def describe_hardware() -> str:
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
     return f"{len(os.sched_getaffinity(0))} CPU cores ({platform.machine()})"
+
+
+def peak_memory_mb() -> float | None:
+    """The most memory that this process has held so far, in MiB: on its GPU if it has one, else resident.
+
+    None where the system does not tell.
+    """
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((round(int(line.split()[1]) / 1024, 1) for line in lines if line.startswith("VmHWM:")), None)

@@ -26,12 +26,12 @@ from hfseg.metrics import SegMetrics
 from hfseg.model_card import write_card
 from hfseg.models.loading import load_model, load_processor
 from hfseg.models.temperature import store_temperature
-from hfseg.provenance import Provenance
+from hfseg.provenance import Provenance, peak_memory_mb
 from hfseg.publish import publish_run
 from hfseg.report import write_report
 from hfseg.run_figures import draw_figures
 from hfseg.scores import flat_metrics
-from hfseg.scoring import evaluate
+from hfseg.scoring import FinalScores, evaluate
 from hfseg.trainer import SegTrainer
 
 
@@ -76,6 +76,8 @@ def run(config: RunConfig, resume: bool = False, eval_only: bool = False) -> dic
     Raises:
         UserError: something in the config, the data or the folder that the user can fix.
     """
+    if config.study is not None:
+        raise UserError("This config has a `study`, which is several runs: hfseg.run_study runs it.")
     args = training_arguments(config)
     check_streaming(config, args)
     checkpoint = check_output_dir(config, resume, eval_only)
@@ -106,18 +108,24 @@ def run(config: RunConfig, resume: bool = False, eval_only: bool = False) -> dic
         train(trainer, config, checkpoint, provenance)
     scores = evaluate(trainer, config, data["validation"], data["test"])
     if trainer.is_world_process_zero():
-        if scores.temperature is not None and saved.is_dir():
-            store_temperature(saved, scores.temperature)
-        write_counts(config.output_dir, scores.counts)
-        write_json(config.output_dir / "per_class.json", scores.per_class)
-        write_json(config.output_dir / "metrics.json", scores.metrics)
-        draw_figures(config, trainer.model, trainer.processing_class, data["validation"], labels)
-        write_card(config.output_dir)
-        write_report(config.output_dir)
-        print_table(scores.per_class, scores.metrics)
+        write_results(trainer, config, scores, data["validation"])
         if config.hub.repo is not None and not eval_only:
             publish_run(config.output_dir, config.hub)
     return scores.metrics
+
+
+def write_results(trainer: SegTrainer, config: RunConfig, scores: FinalScores, validation: datasets.Dataset) -> None:
+    """Writes the scores, and the figures, the card and the page that are made of them; prints the table."""
+    saved = config.output_dir / "model"
+    if scores.temperature is not None and saved.is_dir():
+        store_temperature(saved, scores.temperature)
+    write_counts(config.output_dir, scores.counts)
+    write_json(config.output_dir / "per_class.json", scores.per_class)
+    write_json(config.output_dir / "metrics.json", scores.metrics)
+    draw_figures(config, trainer.model, trainer.processing_class, validation, trainer.labels)
+    write_card(config.output_dir)
+    write_report(config.output_dir)
+    print_table(scores.per_class, scores.metrics)
 
 
 def check_hub(config: RunConfig, args: TrainingArguments, eval_only: bool) -> None:
@@ -313,6 +321,8 @@ def train(trainer: SegTrainer, config: RunConfig, checkpoint: str | None, proven
     provenance.resumed_from = None if checkpoint is None else Path(checkpoint).name
     provenance.steps = trainer.state.global_step
     provenance.best_step = trainer.state.best_global_step
+    provenance.num_trained = sum(each.numel() for each in trainer.model.parameters() if each.requires_grad)
+    provenance.peak_memory_mb = peak_memory_mb()
     if trainer.is_world_process_zero():
         write_json(config.output_dir / "provenance.json", provenance.as_dict())
     save_model(trainer, config.output_dir / "model")

@@ -3,6 +3,7 @@
     python scripts/run_seg.py --config configs/quickstart.yaml
     python scripts/run_seg.py --config configs/pets/segformer_b0.yaml data.root=~/data/pets train.max_steps=1000
     python scripts/run_seg.py --config configs/pets/segformer_b0.yaml --check
+    python scripts/run_seg.py --config configs/study/pets.yaml [--arm NAME]
     python scripts/run_seg.py --push runs/quickstart hub.repo=me/name
     python scripts/run_seg.py --predict photos --model runs/quickstart --output predictions
 
@@ -11,6 +12,7 @@ Exit codes: 0 done; 2 something you can fix, said in one message; 130 interrupte
 
 import argparse
 import sys
+from pathlib import Path
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -18,7 +20,7 @@ def parse_arguments() -> argparse.Namespace:
         description="Train and score a segmentation model.",
         epilog="Overrides are key.sub=value with YAML values, such as train.max_steps=100 or model.size=b2.",
     )
-    parser.add_argument("--config", metavar="FILE", help="YAML file of the run, see configs/")
+    parser.add_argument("--config", metavar="FILE", help="YAML file of the run or study, see configs/")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--check", action="store_true", help="look for mistakes in all of the data; do not train")
     mode.add_argument("--eval-only", action="store_true", help="score the saved model; do not train")
@@ -27,6 +29,7 @@ def parse_arguments() -> argparse.Namespace:
     mode.add_argument(
         "--predict", nargs="+", metavar="IMAGES", help="segment a folder, a glob, a .txt list, or single images"
     )
+    parser.add_argument("--arm", metavar="NAME", help="of a study, run only this arm, ARM-seedK or pretrain.NAME")
     parser.add_argument("--model", metavar="FOLDER_OR_ID", help="with --predict: a run, a model's folder or a Hub id")
     parser.add_argument("--output", metavar="DIR", help="with --predict: where masks, overlays and shares go")
     parser.add_argument("--batch-size", type=int, metavar="N", help="with --predict: images at a time (default 8)")
@@ -40,29 +43,47 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def main() -> int:
-    arguments = parse_arguments()  # before anything heavy is imported: --help answers at once
-    from hfseg import RunConfig, UserError, check, predict_images, publish_finished, run
+def do(arguments: argparse.Namespace) -> None:
+    from hfseg import RunConfig, UserError, check, check_study, predict_images, publish_finished, run, run_study
 
-    try:
-        if arguments.push is not None:
-            publish_finished(arguments.push, arguments.overrides)
-            return 0
-        if arguments.predict is not None:
-            size = 8 if arguments.batch_size is None else arguments.batch_size
-            predict_images(arguments.predict, arguments.model, arguments.output, arguments.overrides, size)
-            return 0
-        config = RunConfig.load(arguments.config, arguments.overrides)
+    if arguments.push is not None:
+        publish_finished(arguments.push, arguments.overrides)
+        return
+    if arguments.predict is not None:
+        size = 8 if arguments.batch_size is None else arguments.batch_size
+        predict_images(arguments.predict, arguments.model, arguments.output, arguments.overrides, size)
+        return
+    config = RunConfig.load(arguments.config, arguments.overrides)
+    if config.study is None:
+        if arguments.arm:
+            raise UserError(f"--arm is for studies, and {arguments.config} has no `study`.")
         if arguments.check:
             check(config).raise_errors()
         else:
             run(config, resume=arguments.resume, eval_only=arguments.eval_only)
+    elif arguments.eval_only:
+        raise UserError("--eval-only scores one run: give it the config of a run in the study's configs/.")
+    elif arguments.check:
+        check_study(config)
+    else:
+        run_study(config, Path(__file__).resolve(), arguments.arm)
+
+
+def main() -> int:
+    arguments = parse_arguments()  # before anything heavy is imported: --help answers at once
+    from hfseg import UserError
+
+    try:
+        do(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        go_on = "--resume goes on from the last checkpoint, if there is one"
-        print(f"interrupted; {'the same command goes on' if arguments.predict else go_on}", file=sys.stderr)
+        print(
+            "interrupted; the same command goes on with a study or predictions, --resume with a run that has a "
+            "checkpoint",
+            file=sys.stderr,
+        )
         return 130
     return 0
 

@@ -12,6 +12,7 @@ from tests.conftest import REPOSITORY
 # Each layer may import the ones before it, not its neighbours and not the ones after it.
 LAYERS = (
     {"errors", "train_keys"},
+    {"study_config"},
     {"labels", "config", "class_ids", "confusion", "scores"},
     {"intervals", "audit", "boundary", "calibration", "card", "figures", "id_maps"},
     {"run_files"},
@@ -35,6 +36,7 @@ LAYERS = (
     {"results"},
     {"report", "run_figures"},
     {"run", "doctor", "pipeline", "export", "predictions"},
+    {"study"},
 )
 
 

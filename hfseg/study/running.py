@@ -1,0 +1,198 @@
+"""Running what is left of a study, one run after another."""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.status import Status
+
+from hfseg.callbacks import read_history
+from hfseg.checkpoints import checkpoints, damage
+from hfseg.errors import UserError
+from hfseg.run import check_same_run, run
+from hfseg.study.plan import Job
+from hfseg.study.process import RunningElsewhereError, locked, run_process
+
+INIT = "init.sha256"  # in a run's folder: of the weights that it began from
+
+
+@dataclass
+class Outcome:
+    """What did not finish of the runs that were asked for: run -> why."""
+
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+def is_finished(job: Job) -> bool:
+    return (job.folder / "metrics.json").exists()
+
+
+def check_unchanged(jobs: Sequence[Job]) -> None:
+    """What is finished or begun must have been made with the config of today.
+
+    Raises:
+        UserError: lists each run whose config differs, with the keys.
+    """
+    problems = []
+    for job in jobs:
+        if is_finished(job) or checkpoints(job.folder):  # anything else starts over
+            try:
+                check_same_run(job.config, eval_only=False)
+            except UserError as error:
+                problems.append(str(error))
+            problems += other_weights(job)
+    if problems:
+        raise UserError("\n".join([*problems, "Results of one study come from one config: see the keys above."]))
+
+
+def other_weights(job: Job) -> list[str]:
+    """Says so where a run began from a pretraining run's weights that have been replaced since."""
+    weights = _weights(job)
+    mark = job.folder / INIT
+    if weights is None or not weights.exists() or not mark.exists() or mark.read_text() == _checksum(weights):
+        return []
+    return [
+        f"{job.folder} began from other weights than those in {weights.parent} now: delete the folder to train it "
+        "anew, or restore the weights."
+    ]
+
+
+def _weights(job: Job) -> Path | None:
+    return job.folder.parent / job.needs / "model" / "model.safetensors" if job.needs else None
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def run_jobs(jobs: Sequence[Job], chosen: Sequence[Job], script: Path, console: Console) -> Outcome:
+    """Runs what is not finished, each in a process of its own; a failure does not stop the rest.
+
+    Args:
+        jobs: all of the study.
+        chosen: those to run.
+        script: the command line of hfseg, `scripts/run_seg.py`.
+        console: for progress.
+    """
+    outcome = Outcome()
+    waiting = [job for job in chosen if not is_finished(job)]
+    if len(waiting) < len(chosen):
+        say(console, f"{len(chosen) - len(waiting)} of {len(chosen)} runs are finished already.")
+    for number, job in enumerate(waiting, 1):
+        place, began = f"{number}/{len(waiting)} {job.name}", time.monotonic()
+        with console.status(place) as status:
+            progress = _Progress(job, place, best_so_far(jobs), status)
+            problem = _attempt(job, jobs, script, progress, outcome)
+        minutes = f"{(time.monotonic() - began) / 60:.1f} minutes"
+        if problem is None:
+            say(console, f"{place}: validation {_validation(job):.4f}, {minutes}; best so far {best_so_far(jobs)}")
+        else:
+            say(console, f"{place}: not finished, {minutes}; {problem}")
+    return outcome
+
+
+def say(console: Console, text: str) -> None:
+    """A line as it is, also where it is longer than the terminal."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _attempt(job: Job, jobs: Sequence[Job], script: Path, progress: "_Progress", outcome: Outcome) -> str | None:
+    """Runs one job; what went wrong, which goes into `outcome` too, or None."""
+    missing = [each.name for each in jobs if each.name == job.needs and not is_finished(each)]
+    if missing:
+        outcome.reasons[job.name] = f"it needs {missing[0]}, which is not finished"
+        return outcome.reasons[job.name]
+    try:
+        code = _run_one(job, script, progress)
+    except RunningElsewhereError:
+        outcome.reasons[job.name] = "another process works on it"
+        return outcome.reasons[job.name]
+    if code == 0 and is_finished(job):
+        return None
+    outcome.reasons[job.name] = f"exit status {code}: {last_words(job)}"
+    return outcome.reasons[job.name]
+
+
+def run_here(job: Job) -> None:
+    """The run in this very process, which is one of several under `accelerate launch`."""
+    run(job.config, resume=prepare(job))
+
+
+def prepare(job: Job) -> bool:
+    """Whether there is a checkpoint to go on from; without a whole one, what is there of the run is put away."""
+    if any(damage(folder) is None for folder in checkpoints(job.folder)):
+        return True
+    for folder in checkpoints(job.folder):
+        shutil.rmtree(folder)
+    weights = _weights(job)
+    if weights is not None and weights.exists():
+        job.folder.mkdir(parents=True, exist_ok=True)
+        (job.folder / INIT).write_text(_checksum(weights))
+    return False
+
+
+def _run_one(job: Job, script: Path, progress: "_Progress") -> int:
+    """The exit status of the real command line, on the run's own config file."""
+    with locked(job.folder) as lock:
+        if is_finished(job):
+            return 0  # by another process, a moment ago
+        path = job.folder.parent / "configs" / f"{job.name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        job.config.save(path)
+        resume = ["--resume"] if prepare(job) else []
+        command = [sys.executable, str(script), "--config", str(path), *resume]
+        return run_process(command, job.folder / "log.txt", lock, progress.show)
+
+
+@dataclass
+class _Progress:
+    job: Job
+    place: str
+    best: str
+    status: Status
+
+    def show(self) -> None:
+        lines = read_history(self.job.folder / "history.jsonl")
+        scores = [line["eval_mean_iou"] for line in lines if line.get("eval_mean_iou") is not None]
+        parts = [f"{self.place} {self.job.name}"]
+        if lines:
+            parts.append(f"step {lines[-1].get('step')} of {self.job.config.train.get('max_steps', '?')}")
+        if scores:
+            parts.append(f"validation {scores[-1]:.4f}")
+        self.status.update(f"{', '.join(parts)}; best so far: {self.best}")
+
+
+def _validation(job: Job) -> float:
+    metrics: dict[str, Any] = json.loads((job.folder / "metrics.json").read_text())
+    score = metrics.get("eval_mean_iou")
+    return float("nan") if score is None else float(score)
+
+
+def best_so_far(jobs: Sequence[Job]) -> str:
+    """The finished arm's run with the best validation score."""
+    scores = {job.name: _validation(job) for job in jobs if job.arm is not None and is_finished(job)}
+    scores = {name: score for name, score in scores.items() if score == score}
+    best = max(scores, key=scores.__getitem__, default=None)
+    return "none yet" if best is None else f"{best} with {scores[best]:.4f}"
+
+
+def last_words(job: Job) -> str:
+    """The end of a failed run's log, and where it is."""
+    path = job.folder / "log.txt"
+    lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()] if path.exists() else []
+    errors = [line for line in lines if line.startswith("error: ")]
+    return f"{(errors or lines or ['it said nothing'])[-1].removeprefix('error: ')} (see {path})"
+
+
+def num_processes() -> int:
+    """How many processes `accelerate launch` or `torchrun` has started."""
+    return int(os.environ.get("WORLD_SIZE", "1"))

@@ -1,0 +1,96 @@
+"""run_study(config): run what is left, then write the answer. Read it top to bottom."""
+
+import os
+from pathlib import Path
+
+from filelock import FileLock
+from rich.console import Console
+
+from hfseg.config import RunConfig
+from hfseg.doctor import check
+from hfseg.errors import UserError
+from hfseg.study.plan import Job, choose, plan, undeclared
+from hfseg.study.report import write_study
+from hfseg.study.running import Outcome, check_unchanged, is_finished, num_processes, run_here, run_jobs, say
+from hfseg.study.texts import headline
+
+
+def run_study(config: RunConfig, script: Path, arm: str | None = None) -> None:
+    """Runs a study, or one of its arms, and writes `study.md`, `study.json` and `report.html` from what is there.
+
+    Finished runs are never repeated, unfinished ones go on from their last checkpoint. Each run is a process of its
+    own, so that one that fails does not stop the rest. Under `accelerate launch` the processes make one run together,
+    which `arm` must name.
+
+    Args:
+        config: with a `study` section.
+        script: the command line of hfseg, `scripts/run_seg.py`.
+        arm: an arm's name, `<arm>-seed<seed>` or `pretrain.<name>`; None for everything.
+
+    Raises:
+        UserError: the config of a run is wrong or has changed, a pretraining run is missing, or runs have failed; the
+            answer has been written by then.
+    """
+    assert config.study is not None
+    jobs = plan(config)
+    chosen = choose(jobs, arm)
+    check_unchanged(jobs)
+    check_pretrained(jobs, chosen)
+    console = Console(stderr=True)
+    warnings = undeclared(jobs, config.study.varies)
+    is_main = os.environ.get("RANK", "0") == "0"
+    for warning in warnings if is_main else []:
+        say(console, f"warning: {warning}")
+    outcome = Outcome()
+    if num_processes() > 1:
+        waiting = [job for job in chosen if not is_finished(job)]
+        if len(waiting) > 1:
+            names = ", ".join(job.name for job in waiting)
+            raise UserError(f"{num_processes()} processes make one run together: name it by --arm, one of {names}.")
+        for job in waiting:
+            run_here(job)
+    else:
+        config.output_dir.mkdir(parents=True, exist_ok=True)
+        outcome = run_jobs(jobs, chosen, script, console)
+    if not is_main:
+        return
+    with FileLock(config.output_dir / ".report.lock"):  # jobs of a scheduler's array may end at the same time
+        answer = write_study(config, jobs, warnings, outcome.reasons)
+    say(console, headline(answer))
+    for sentence in answer["sentences"]:
+        say(console, f"  {sentence}")
+    say(console, f"{config.output_dir}: study.md, study.json, report.html")
+    raise_failures(outcome)
+
+
+def check_pretrained(jobs: list[Job], chosen: list[Job]) -> None:
+    """Raises UserError where a run needs a pretraining run that is neither finished nor to be made now."""
+    names, finished = {job.name for job in chosen}, {job.name for job in jobs if is_finished(job)}
+    missing = {job.needs for job in chosen if job.needs and job.name not in finished} - names - finished
+    if missing:
+        run_first = " and ".join(f"--arm pretrain.{name.removeprefix('pretrain-')}" for name in sorted(missing))
+        raise UserError(f"{', '.join(sorted(missing))} is not finished, and the runs asked for need it: {run_first}.")
+
+
+def raise_failures(outcome: Outcome) -> None:
+    """Raises UserError that lists what did not finish."""
+    lines = [f"  {name}: {reason}" for name, reason in outcome.reasons.items()]
+    if lines:
+        raise UserError("\n".join([f"{len(lines)} run(s) did not finish; start the study again:", *lines]))
+
+
+def check_study(config: RunConfig) -> None:
+    """`--check`: looks for mistakes in all of the data that a study uses.
+
+    Raises:
+        UserError: some of it has errors.
+    """
+    data_sets = {job.config.data.model_dump_json(): job for job in reversed(plan(config))}
+    problems = []
+    for job in reversed(data_sets.values()):
+        try:
+            check(job.config).raise_errors()
+        except UserError as error:
+            problems.append(f"{job.name}: {error}")
+    if problems:
+        raise UserError("\n".join(problems))

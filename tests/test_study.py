@@ -1,0 +1,215 @@
+"""What a study plans, and what it says of runs: folders in the formats of real ones, pages read back."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hfseg import RunConfig, UserError, run, run_study
+from hfseg.intervals import paired_test
+from hfseg.study.plan import Job, choose, plan, undeclared
+from hfseg.study.report import write_study
+from hfseg.study.running import check_unchanged
+from tests.conftest import REPOSITORY
+from tests.study_runs import study_config, write_run
+from tests.test_report import Page
+
+ACCURACY = {"scratch": 0.70, "tuned": 0.80, "frozen": 0.70, "fcn": 0.60, None: 0.5}
+
+
+def finish(jobs: list[Job], **options: Any) -> None:
+    for job in jobs:
+        write_run(job, ACCURACY[job.arm] + 0.002 * (job.config.seed % 3), **options)
+
+
+def complaint(folder: Path, **changes: Any) -> str:
+    with pytest.raises(UserError) as error:
+        plan(study_config(folder, **changes))
+    return str(error.value)
+
+
+def test_plan_of_a_study(tmp_path: Path) -> None:
+    jobs = plan(study_config(tmp_path))
+    assert [job.name for job in jobs] == [
+        "pretrain-streets", "scratch-seed0", "tuned-seed0", "frozen-seed0", "fcn-seed0", "scratch-seed1",
+        "tuned-seed1", "frozen-seed1", "scratch-seed2", "tuned-seed2", "frozen-seed2",
+    ]  # fmt: skip
+    streets, scratch, tuned, frozen, fcn, *_ = jobs
+    assert streets.config.train == {}  # a tree of its own
+    assert tuned.config.model.init == str(tmp_path / "study/pretrain-streets/model")
+    assert (tuned.needs, scratch.needs) == ("pretrain-streets", None)
+    assert frozen.config.model.freeze == "encoder"
+    assert (fcn.config.model.size, fcn.config.train) == ("resnet50", {"max_steps": 20, "optim": "sgd"})
+    assert fcn.config.transforms.photometric is False  # FCN's own defaults, for the shared tree says nothing
+    assert jobs[-1].config.seed == 2
+    assert [job.name for job in choose(jobs, "tuned")] == ["tuned-seed0", "tuned-seed1", "tuned-seed2"]
+    assert [job.name for job in choose(jobs, "tuned-seed1")] == ["tuned-seed1"]
+    assert choose(jobs, "pretrain.streets") == choose(jobs, "pretrain-streets") == [streets]
+    with pytest.raises(UserError, match=r"--arm tune: .* Did you mean `tuned`"):
+        choose(jobs, "tune")
+
+
+def test_what_is_wrong_with_a_study_is_said_before_anything_runs(tmp_path: Path) -> None:
+    said = complaint(tmp_path, arms={"a": {"model": {"type": "unet"}}, "b": {"model": {"size": "b9"}}})
+    assert "study.arms.a: 1 problem(s)" in said
+    assert "model.type" in said
+    assert "'unet'" in said
+    assert "study.arms.b.model.size='b9' is no size of segformer: choose one of b0" in said
+    assert said.count("'unet'") == 1  # and not once for each seed
+    tuned = {"model": {"init": "pretrain.street"}}
+    assert "Did you mean `pretrain.streets`" in complaint(tmp_path, arms={"a": tuned})
+    assert "The study has none" in complaint(tmp_path, arms={"a": tuned}, pretrain=None)
+    assert "arms.a.trane: unknown key. Did you mean `train`" in complaint(tmp_path, arms={"a": {"trane": {}}})
+    assert "pretrain.b.data is required" in complaint(tmp_path, pretrain={"b": {}}, arms={"a": None})
+    assert "each seed only once" in complaint(tmp_path, seeds=[1, 1])
+    assert "seeds=[] must be a list" in complaint(tmp_path, arms={"a": {"seeds": []}})
+    assert "may not end in -seed" in complaint(tmp_path, arms={"a-seed1": {}})
+    assert "train.learning_rat" in complaint(tmp_path, arms={"a": {"train": {"learning_rat": 1}}})
+    assert "study.armz: unknown key. Did you mean `arms`" in complaint(tmp_path, armz={})
+    with pytest.raises(UserError, match="several runs"):
+        run(study_config(tmp_path))
+
+
+def test_overrides_reach_into_a_study(tmp_path: Path) -> None:
+    path = REPOSITORY / "configs/study/toy.yaml"
+    overrides = ["study.pretrain.fcn.data.synthetic.size=64", "study.arms.segformer-scratch.train.max_steps=3"]
+    jobs = {job.name: job.config for job in plan(RunConfig.load(path, [*overrides, "train.eval_steps=7"]))}
+    assert jobs["pretrain-fcn"].data.synthetic.size == 64
+    assert jobs["pretrain-segformer"].data.synthetic.size == 128  # the file has one anchor for both
+    assert jobs["segformer-scratch-seed0"].train["max_steps"] == 3
+    assert jobs["segformer-frozen-seed1"].train["eval_steps"] == 7
+    for name in ("small", "pets"):
+        config = RunConfig.load(REPOSITORY / f"configs/study/{name}.yaml")
+        assert undeclared(plan(config), config.study.varies if config.study else ()) == []
+
+
+def test_undeclared_differences_are_listed(tmp_path: Path) -> None:
+    arms = {
+        "scratch": {"model": {"type": "segformer"}},
+        "tuned": {"model": {"init": "pretrain.streets"}, "train": {"learning_rate": 1e-4}},
+        "frozen": {"model": {"init": "pretrain.streets", "freeze": {"stages": 2}}, "optim": {"ema": 0.9}},
+        "fcn": {"model": {"type": "fcn"}, "train": {"optim": "sgd"}},
+    }
+    warnings = undeclared(plan(study_config(tmp_path, arms=arms)), ())
+    assert [warning.split(" (")[0] for warning in warnings] == [
+        "tuned differs from scratch in `train.learning_rate`", "frozen differs from scratch in `optim.ema`",
+    ]  # fmt: skip
+    assert "(0.0001 and None)" in warnings[0]
+    assert undeclared(plan(study_config(tmp_path, arms=arms)), ("train.learning_rate", "optim")) == []
+
+
+def test_the_answer(tmp_path: Path) -> None:
+    config = study_config(tmp_path)
+    jobs = plan(config)
+    finish(jobs, boundary=True)
+    study = write_study(config, jobs, ["scratch and tuned differ."], {})
+    assert study == json.loads((tmp_path / "study/study.json").read_text())
+    assert study["best_arm"] == "tuned"
+    assert study["missing"] == {}
+    told = {(each["first"], each["second"]): each for each in study["differences"]}
+    assert list(told) == [("scratch", "tuned"), ("scratch", "frozen"), ("tuned", "frozen"), ("scratch", "fcn")]
+    helped = told["scratch", "tuned"]
+    scores = [json.loads((job.folder / "metrics.json").read_text())["test_mean_iou"] for job in jobs]
+    means = {arm: np.mean([s for s, job in zip(scores, jobs, strict=True) if job.arm == arm]) for arm in ACCURACY}
+    assert helped["value"] == pytest.approx(means["tuned"] - means["scratch"], abs=1e-6)
+    assert study["arms"]["tuned"]["test"]["mean_iou"]["value"] == pytest.approx(means["tuned"], abs=1e-6)
+    assert 0 < helped["low"] < helped["value"] < helped["high"]
+    low, value, high = (100 * helped[key] for key in ("low", "value", "high"))
+    assert helped["sentence"] == f"segformer b0: pretraining helps by {value:.1f} points [{low:.1f}, {high:.1f}]."
+    assert "no difference can be told apart between frozen and scratch" in told["scratch", "frozen"]["sentence"]
+    assert "freezing the encoder costs" in told["tuned", "frozen"]["sentence"]
+    assert "one seed: the interval is over images only; no claim" in told["scratch", "fcn"]["sentence"]
+    assert {"model.type", "train.optim"} <= set(told["scratch", "fcn"]["differ_in"])
+    text = (tmp_path / "study/study.md").read_text()
+    assert all(sentence in text for sentence in study["sentences"])
+    assert "scratch and tuned differ." in text
+    assert "8 intervals of mean IoU" in text
+    assert "Drawn." in text
+    page = Page((tmp_path / "study/report.html").read_text())
+    rows = page.table("arm|start")
+    assert [row[0] for row in rows[1:]] == ["scratch", "tuned", "frozen", "fcn"]
+    assert f"{means['tuned']:.3f}" in rows[2][3]
+    assert "test Boundary IoU" in rows[0]
+    assert rows[4][3].endswith("*")
+    assert "script" not in page.tags
+    links = [value for _, name, value in page.attributes if name in ("src", "href")]
+    assert all(link.startswith("data:") for link in links)
+    for name in ("curves_steps", "curves_time", "per_class", "differences", "confusion"):
+        with Image.open(tmp_path / "study/figures" / f"{name}.png") as picture:
+            assert min(picture.size) > 100
+        assert f"figures/{name}.png" in text
+
+
+def test_a_single_seed_is_the_paired_interval_of_images(tmp_path: Path) -> None:
+    config = study_config(tmp_path, seeds=[0])
+    jobs = plan(config)
+    finish(jobs)
+    told = {(each["first"], each["second"]): each for each in write_study(config, jobs, [], {})["differences"]}
+    counts = {}
+    for job in jobs:
+        with np.load(job.folder / "counts.npz") as file:
+            counts[job.arm] = file["test_areas"][np.argsort(file["test_names"])]
+    expected = paired_test(counts["scratch"], counts["tuned"])
+    found = told["scratch", "tuned"]
+    assert [found[key] for key in ("value", "low", "high")] == pytest.approx(
+        [expected.value, expected.low, expected.high], abs=1e-6
+    )
+
+
+def test_gaps_are_shown(tmp_path: Path) -> None:
+    config = study_config(tmp_path)
+    jobs = plan(config)
+    study = write_study(config, jobs, [], {"scratch-seed0": "exit status 1: out of memory"})
+    assert (study["best_arm"], len(study["missing"]), study["differences"]) == (None, 11, [])
+    page = Page((tmp_path / "study/report.html").read_text())
+    assert "No arm has a finished run yet." in page.text
+    assert "scratch-seed0: exit status 1: out of memory" in page.text
+    finish([job for job in jobs if job.name in ("scratch-seed0", "scratch-seed1", "tuned-seed0", "tuned-seed1")])
+    (jobs[2].folder / "counts.npz").write_bytes(b"torn")
+    study = write_study(config, jobs, [], {})
+    text = (tmp_path / "study/study.md").read_text()
+    assert "Missing: 7 of 11 runs" in text
+    assert "frozen-seed0: not finished yet" in text
+    assert "tuned-seed0 is left out" in text
+    assert "| scratch | scratch | 2 of 3 |" in text
+    assert "| frozen | frozen | 0 of 3 | – |" in text  # noqa: RUF001
+    assert [each["runs"] for each in study["differences"]] == [[2, 1]]
+
+
+def test_small_splits_and_other_images_are_said(tmp_path: Path) -> None:
+    config = study_config(tmp_path)
+    jobs = plan(config)
+    finish(jobs, num_images=9)
+    study = write_study(config, jobs, [], {})
+    assert "The test split has only 9 images: intervals over so few are too narrow." in study["warnings"]
+    finish(jobs, num_images=1)
+    study = write_study(config, jobs, [], {})
+    assert "The test split has 1 image(s): too few for an interval." in study["warnings"]
+    assert all(each["low"] is None for each in study["differences"])
+    assert "without an interval, which takes two test images" in study["sentences"][0]
+    finish(jobs)
+    finish([job for job in jobs if job.arm == "fcn"], images=5)
+    study = write_study(config, jobs, [], {})
+    assert study["sentences"][-1] == "fcn and scratch were scored on other images: not compared."
+    assert "low" not in study["differences"][-1]
+
+
+def test_results_of_another_config_are_refused(tmp_path: Path) -> None:
+    jobs = plan(study_config(tmp_path))
+    finish(jobs)
+    check_unchanged(jobs)
+    changed = plan(study_config(tmp_path, varies=["loss"]))  # not a key of any run
+    check_unchanged(changed)
+    other = study_config(tmp_path).model_copy(update={"train": {"max_steps": 30}})
+    with pytest.raises(UserError) as error:
+        run_study(other, Path("nowhere"))
+    assert str(error.value).count("train.max_steps: 20 then, 30 now") == 10
+    shutil.rmtree(jobs[0].folder)
+    for job in jobs[1:]:
+        (job.folder / "metrics.json").unlink()
+    with pytest.raises(UserError, match=r"pretrain-streets is not finished.*--arm pretrain.streets"):
+        run_study(study_config(tmp_path), Path("nowhere"), "tuned")
