@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from hfseg.config_file import apply_override, read_yaml
 from hfseg.errors import UserError
 from hfseg.study_config import StudyConfig
 from hfseg.train_keys import nearest, train_problems
@@ -318,9 +319,9 @@ class RunConfig(Section):
             UserError: lists everything that is wrong at once, each with its key and, for an unknown key, the nearest
                 right name.
         """
-        tree = _read_yaml(Path(path))
+        tree = read_yaml(Path(path))
         for override in overrides:
-            _apply_override(tree, override)
+            apply_override(tree, override)
         return cls.from_tree(tree, str(path))
 
     @classmethod
@@ -331,7 +332,7 @@ class RunConfig(Section):
         try:
             config = cls.model_validate(tree)
         except ValidationError as error:
-            problems += [_explain(item["loc"], item["type"], item["msg"], item["input"]) for item in error.errors()]
+            problems += [explain(item["loc"], item["type"], item["msg"], item["input"]) for item in error.errors()]
         train = tree.get("train")
         if isinstance(train, dict):
             problems += train_problems(train)
@@ -344,94 +345,8 @@ class RunConfig(Section):
         path.write_text(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
 
 
-# Keys of `eval` that say how an image is looked at; the others are about scores.
-VIEW = ("mode", "size", "crop", "stride", "scales", "flip")
-
-
-def load_view(run_config: Path | None, overrides: Sequence[str], default_mode: str) -> EvalConfig:
-    """How a trained model looks at images: as in the evaluation of its run, unless overrides say something else.
-
-    Args:
-        run_config: the saved config of the run, if there is one.
-        overrides: strings like `eval.flip=true`. With `eval.mode` the run's own section does not count.
-        default_mode: where neither says one.
-
-    Raises:
-        UserError: lists everything that is wrong.
-    """
-    tree = {} if run_config is None else _read_yaml(run_config)
-    section = tree.get("eval", {})
-    if not isinstance(section, dict):
-        raise UserError(f"{run_config}: `eval` holds {section!r}, not keys and values.")
-    own = {key: value for key, value in section.items() if key in VIEW}
-    changes: dict[str, Any] = {}
-    for override in overrides:
-        _apply_override(changes, override)
-    changed = changes.pop("eval", {})
-    if changes or not isinstance(changed, dict) or {"boundary", "calibration"} & changed.keys():
-        raise UserError(
-            f"{', '.join(overrides)}: only eval. keys change a prediction, which are {', '.join(VIEW)}; such as "
-            "eval.mode=slide eval.crop=512 eval.stride=384."
-        )
-    try:
-        return EvalConfig.model_validate({"mode": default_mode} | ({} if "mode" in changed else own) | changed)
-    except ValidationError as error:
-        problems = [_explain(("eval", *e["loc"]), e["type"], e["msg"], e["input"]) for e in error.errors()]
-        raise UserError("\n".join([f"{len(problems)} problem(s) in the config", *problems])) from error
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads `6e-5` as a string; here it is the number everyone means."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
-)
-
-
-def _parse_yaml(text: str, source: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise UserError(f"{source} is not valid YAML: {error}") from error
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError(f"There is no config file {path}. The ones that come with hfseg are in configs/.")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as UTF-8 text: {error}") from error
-    tree = _parse_yaml(text, str(path))
-    if not isinstance(tree, dict):
-        raise UserError(f"{path} must hold keys and values at its top level, such as `name: my-run`.")
-    try:
-        return _without_aliases(tree)
-    except RecursionError as error:
-        raise UserError(f"{path} has an alias that holds itself.") from error
-
-
-def _without_aliases(tree: Any) -> Any:
-    """A copy in which `*name` is a value of its own: an override of one place must not change the others."""
-    if isinstance(tree, dict):
-        return {key: _without_aliases(value) for key, value in tree.items()}
-    return [_without_aliases(value) for value in tree] if isinstance(tree, list) else tree
-
-
-def _apply_override(tree: dict[str, Any], override: str) -> None:
-    key, separator, value = override.partition("=")
-    if not separator or not re.fullmatch(r"\w+(\.[\w-]+)*", key):
-        raise UserError(f"{override!r} is not an override; write key.sub=value, for example train.max_steps=100.")
-    *parents, last = key.split(".")
-    for parent in parents:
-        tree = tree.setdefault(parent, {})
-        if not isinstance(tree, dict):
-            raise UserError(f"{override!r}: `{parent}` holds a value, not further keys.")
-    tree[last] = _parse_yaml(value, override)
-
-
-def _explain(loc: tuple[int | str, ...], kind: str, message: str, value: Any) -> str:
+def explain(loc: tuple[int | str, ...], kind: str, message: str, value: Any) -> str:
+    """One of pydantic's findings, with the nearest right name for an unknown key."""
     key = ".".join(str(part) for part in loc)
     if kind == "extra_forbidden":
         return f"  {key}: unknown key.{nearest(str(loc[-1]), _known_keys(loc[:-1]))}"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedModel, SegformerImageProcessor
 
-from hfseg.config import EvalConfig, load_view
+from hfseg.config import EvalConfig
 from hfseg.data.cityscapes import cityscapes_labels
 from hfseg.data.oxford_pet import pet_labels
 from hfseg.errors import UserError
@@ -23,6 +23,7 @@ from hfseg.models.inference import inference_copy
 from hfseg.models.sources import resolve
 from hfseg.models.temperature import temperature_of
 from hfseg.predict import image_strips
+from hfseg.view import load_view
 
 
 @dataclass(frozen=True)

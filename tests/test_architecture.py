@@ -12,9 +12,9 @@ from tests.conftest import REPOSITORY
 # Each layer may import the ones before it, not its neighbours and not the ones after it.
 LAYERS = (
     {"errors", "train_keys"},
-    {"study_config"},
+    {"config_file", "study_config"},
     {"labels", "config", "class_ids", "confusion", "scores"},
-    {"intervals", "audit", "boundary", "calibration", "card", "figures", "id_maps"},
+    {"intervals", "audit", "boundary", "calibration", "card", "figures", "id_maps", "view"},
     {"run_files"},
     {"hub"},
     {"models", "data", "metrics", "page"},

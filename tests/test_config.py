@@ -130,3 +130,11 @@ def test_shipped_configs_load(path: Path) -> None:
 
 def test_every_available_data_set_has_its_line_in_the_card() -> None:
     assert set(get_args(DataConfig.model_fields["name"].annotation)) == set(DATA_SETS)
+
+
+def test_no_is_a_word_and_false_is_false(tmp_path: Path) -> None:
+    config = load(tmp_path, MINIMAL, "train.eval_strategy=no", "train.bf16=false", "transforms.flip=no")
+    assert config.train == {"eval_strategy": "no", "bf16": False}
+    assert config.transforms.flip is False
+    config.save(tmp_path / "saved.yaml")
+    assert RunConfig.load(tmp_path / "saved.yaml") == config
