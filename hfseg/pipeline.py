@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from http.client import HTTPException
 from io import BytesIO
+from pathlib import Path
 from typing import Any, cast
 from urllib.request import Request, urlopen
 
@@ -24,7 +25,7 @@ from hfseg.models.auto_model import load_trained
 from hfseg.models.inference import inference_copy
 from hfseg.models.segformer import speed_up
 from hfseg.models.temperature import temperature_of
-from hfseg.predict import image_strips, processor_of, read_image
+from hfseg.predict import as_rgb, image_strips, processor_of, read_image
 
 TIMEOUT = 30.0  # seconds for one image from the web
 # what __init__ and __call__ take besides the arguments of every pipeline
@@ -69,10 +70,10 @@ class SegmentationPipeline(ImageSegmentationPipeline):
     _load_image_processor = None  # `pipeline(model=our_object)` finds none; this class does
 
     def __init__(
-        self, model: PreTrainedModel | str, image_processor: BaseImageProcessor | None = None, **arguments: Any
+        self, model: PreTrainedModel | str | Path, image_processor: BaseImageProcessor | None = None, **arguments: Any
     ) -> None:
-        if isinstance(model, str):
-            model, found = load_trained(model)
+        if isinstance(model, str | Path):
+            model, found = load_trained(str(model))
             image_processor = image_processor or found
         if isinstance(model, SegformerForSemanticSegmentation):
             model = cast(PreTrainedModel, speed_up(model))
@@ -205,6 +206,7 @@ def read_any(image: Any, timeout: float) -> Image.Image:
     except (OSError, HTTPException, ValueError) as error:
         raise UserError(f"{shown} could not be downloaded: {error}. Check the address, or pass a file.") from error
     try:
-        return ImageOps.exif_transpose(Image.open(BytesIO(content))).convert("RGB")
+        picture = ImageOps.exif_transpose(Image.open(BytesIO(content)))
     except UNREADABLE as error:
         raise UserError(f"{shown} is no readable image ({error}). Check the address, or pass a file.") from error
+    return as_rgb(picture, shown)

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import BaseImageProcessor, PreTrainedModel, SegformerImageProcessor
 
 from hfseg.config import EvalConfig
-from hfseg.data.files import UNREADABLE
+from hfseg.data.files import UNREADABLE, check_depth
 from hfseg.errors import UserError
 from hfseg.models.inference import inference_copy
 from hfseg.models.temperature import temperature_of
@@ -108,18 +108,30 @@ def read_image(image: ImageLike) -> Image.Image:
     """An RGB image, the right way up.
 
     Raises:
-        UserError: the file cannot be read, or the array is not (H, W, 3) of uint8.
+        UserError: the file cannot be read, the array is not (H, W, 3) of uint8, values do not fit into 8 bits, or it
+            is something else.
     """
     if isinstance(image, np.ndarray):
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise UserError(f"An image array must be uint8 (height, width, 3); got {image.dtype} {image.shape}.")
         return Image.fromarray(image)
-    if isinstance(image, Image.Image):
-        return ImageOps.exif_transpose(image).convert("RGB")
+    if not isinstance(image, str | Path | Image.Image):
+        raise UserError(
+            "An image must be a path, a PIL image or a uint8 array (height, width, 3); got an object of type "
+            f"{type(image).__name__}."
+        )
+    name = "The image" if isinstance(image, Image.Image) else image
     try:
-        return ImageOps.exif_transpose(Image.open(image)).convert("RGB")
+        picture = ImageOps.exif_transpose(image if isinstance(image, Image.Image) else Image.open(image))
     except UNREADABLE as error:
-        raise UserError(f"{image} cannot be read as an image ({error}).") from error
+        raise UserError(f"{name} cannot be read as an image ({error}).") from error
+    return as_rgb(picture, name)
+
+
+def as_rgb(image: Image.Image, name: object) -> Image.Image:
+    """Raises UserError where values above 255 would become white."""
+    check_depth(image, name)
+    return image.convert("RGB")
 
 
 def processor_of(model: PreTrainedModel) -> BaseImageProcessor:

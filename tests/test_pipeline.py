@@ -175,12 +175,18 @@ def test_ours_finds_the_processor_of_an_object(folder: Path, quiet: None) -> Non
 
 
 def test_what_is_wrong_is_named(folder: Path, tmp_path: Path, web: str) -> None:
-    segment = SegmentationPipeline(str(folder))
+    segment = SegmentationPipeline(folder)
+    deep = tmp_path / "deep.png"
+    Image.fromarray(np.array([[0, 300, 65535]], dtype=np.uint16)).save(deep)
     cases: list[tuple[Any, dict[str, Any], str]] = [
         (f"{web}/nowhere.png", {}, r"nowhere.png could not be downloaded.*404"),
         (f"{web}/page.png", {}, r"page.png is no readable image"),
         ("http://127.0.0.1:9/x.png", {}, r"http://127.0.0.1:9/x.png could not be downloaded"),
         ("nowhere.png", {}, r"nowhere.png cannot be read"),
+        (str(deep), {}, r"deep.png is a I;16 image with values 0..65535"),
+        (Image.open(deep), {}, r"The image is a I;16 image with values 0..65535"),
+        (torch.zeros(4, 4, 3), {}, "got an object of type Tensor"),
+        (np.zeros((0, 4, 3), np.uint8), {}, r"got uint8 \(0, 4, 3\)"),
         ("data:image/png;base64,AAAA", {}, "is no readable image"),
         (pictures()[0], {"treshold": 0.5}, "'treshold' is no option"),
         (pictures()[0], {"subtask": "panoptic"}, "semantic segmentation only"),
@@ -189,8 +195,9 @@ def test_what_is_wrong_is_named(folder: Path, tmp_path: Path, web: str) -> None:
     for source, options, message in cases:
         with pytest.raises(UserError, match=message):
             segment(source, **options)
-    with pytest.raises(UserError, match=r"nowhere.*is no folder here"):
-        SegmentationPipeline(str(tmp_path / "nowhere"))
+    for name in (tmp_path / "nowhere", "~nobody-is-called-so/x", "x" * 300, ""):
+        with pytest.raises(UserError, match="is no folder here"):
+            SegmentationPipeline(name)
     bare = tmp_path / "bare"
     shutil.copytree(folder, bare, ignore=shutil.ignore_patterns("preprocessor_config.json"))
     with pytest.raises(UserError, match=r"bare.*has no image processor"):
@@ -199,6 +206,21 @@ def test_what_is_wrong_is_named(folder: Path, tmp_path: Path, web: str) -> None:
         pipeline("image-segmentation", model=str(bare), pipeline_class=SegmentationPipeline)
     with pytest.raises(UserError, match="pass its image `processor`"):
         SegmentationPipeline(make_segformer())
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({0: "a", 1: "b"}, "its weights are not those of its config"),
+        ({5: "a", 6: "b", 7: "c"}, r"names the classes \[5, 6, 7\], not 0 to 2"),
+    ],
+)
+def test_a_config_of_other_classes_is_named(folder: Path, tmp_path: Path, names: dict[int, str], message: str) -> None:
+    copy = shutil.copytree(folder, tmp_path / "model")
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"id2label": names}))
+    with pytest.raises(UserError, match=message):
+        SegmentationPipeline(copy)
 
 
 @pytest.mark.parametrize("temperature", [0, -1.0, "2", float("inf")])
