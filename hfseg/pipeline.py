@@ -25,7 +25,7 @@ from hfseg.models.auto_model import load_trained
 from hfseg.models.inference import inference_copy
 from hfseg.models.segformer import speed_up
 from hfseg.models.temperature import temperature_of
-from hfseg.predict import as_rgb, image_strips, processor_of, read_image
+from hfseg.predict import WHOLE_IMAGE, as_rgb, image_strips, processor_of, read_image
 
 TIMEOUT = 30.0  # seconds for one image from the web
 # what __init__ and __call__ take besides the arguments of every pipeline
@@ -120,7 +120,8 @@ class SegmentationPipeline(ImageSegmentationPipeline):
         picture = read_any(image, TIMEOUT if timeout is None else timeout)
         is_native = eval is not None and eval.is_native
         resizing = {"do_resize": False} if is_native else {}
-        pixels = self.image_processor(images=[picture], return_tensors="pt", **resizing)["pixel_values"][0]
+        options = resizing | WHOLE_IMAGE
+        pixels = self.image_processor(images=[picture], return_tensors="pt", **options)["pixel_values"][0]
         # In lists, because batching joins tensors, and images of different sizes cannot be joined.
         return {"pixel_values": [pixels.to(self.dtype)], "size": [(picture.height, picture.width)]}
 

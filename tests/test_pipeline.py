@@ -19,7 +19,13 @@ import torch
 from huggingface_hub import HfApi
 from PIL import Image
 from torch import nn
-from transformers import PreTrainedModel, SegformerForSemanticSegmentation, SegformerImageProcessor, pipeline
+from transformers import (
+    MobileViTImageProcessor,
+    PreTrainedModel,
+    SegformerForSemanticSegmentation,
+    SegformerImageProcessor,
+    pipeline,
+)
 
 import hfseg
 from hfseg import EvalConfig, SegmentationPipeline, UserError
@@ -172,6 +178,24 @@ def test_ours_finds_the_processor_of_an_object(folder: Path, quiet: None) -> Non
     model = load(folder)
     segment = pipeline("image-segmentation", model=model, pipeline_class=SegmentationPipeline)
     assert np.array_equal(ids_of(segment(pictures()[0])), predict(model, pictures()[0])[0])
+
+
+def test_a_model_whose_processor_crops_sees_the_whole_image(folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder, tmp_path / "model")
+    own = MobileViTImageProcessor(size={"shortest_edge": 72}, crop_size={"height": 64, "width": 64})  # BGR, too
+    own.save_pretrained(copy)
+    segment, num_classes = SegmentationPipeline(copy), set()
+    found = zip(pictures(), segment(pictures()), predict(segment.model, pictures()), strict=True)
+    for image, parts, mask in found:
+        pixels = own(image, do_center_crop=False, return_tensors="pt")["pixel_values"]
+        assert max(pixels.shape[-2:]) > 72 == min(pixels.shape[-2:])
+        with torch.no_grad():
+            logits = segment.model(pixels).logits
+        ids = nn.functional.interpolate(logits, (image.height, image.width), mode="bilinear").argmax(1)[0].numpy()
+        num_classes.add(len(np.unique(ids)))
+        assert np.mean(ids_of(parts) == ids) > 0.999
+        assert np.mean(mask == ids) > 0.999
+    assert max(num_classes) > 1
 
 
 def test_what_is_wrong_is_named(folder: Path, tmp_path: Path, web: str) -> None:
