@@ -84,15 +84,12 @@ def check_finished(run_dir: Path) -> dict[str, Any]:
     needed = ("model/config.json", "model/preprocessor_config.json", "README.md", "run_config.yaml", *RESULTS)
     missing = [name for name in needed if not (run_dir / name).is_file()]
     missing += [] if list(run_dir.glob("model/model*.safetensors")) else ["model/model.safetensors"]
-    if not (run_dir / "model").is_dir() and all(name.startswith("model/") for name in missing):
-        raise UserError(
-            f"The run in {run_dir} has no weights of its own, it lacks {', '.join(missing)}: a run that only scores "
-            "`model.init` cannot be published. Nothing was sent."
-        )
     if missing:
+        remedy = "Go on with --resume, or score it with --eval-only."
+        if all(name.startswith("model/") for name in missing):
+            remedy = "A run that only scores `model.init` has no weights of its own to publish."
         raise UserError(
-            f"The run in {run_dir} is not finished, it lacks {', '.join(missing)}. Go on with --resume, or score "
-            "it with --eval-only. Nothing was sent."
+            f"The run in {run_dir} is not finished, it lacks {', '.join(missing)}. {remedy} Nothing was sent."
         )
     path = run_dir
     try:
