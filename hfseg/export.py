@@ -112,7 +112,7 @@ def export_onnx(source: str, path: str | Path, argmax: bool = False) -> dict[str
     path = Path(path)
     check_destination(path)
     model, processor = load_trained(source)
-    check_processor_beside(path, processor, source)
+    check_beside(path, processor, source)
     network = ExportForm(model, argmax).eval()
     with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as scratch:
         unchecked = Path(scratch) / path.name
@@ -146,11 +146,23 @@ def check_destination(path: Path) -> None:
         raise UserError(f"--onnx {path}: the folder {path.parent} cannot be written to ({error}).") from error
 
 
-def check_processor_beside(path: Path, processor: BaseImageProcessor, source: str) -> None:
-    """Raises UserError where the image processor of another model is in the folder already."""
+def check_beside(path: Path, processor: BaseImageProcessor, source: str) -> None:
+    """Raises UserError where a file that is no export's, or another model's image processor, would be overwritten."""
     beside = path.parent / "preprocessor_config.json"
-    if beside.exists() and json.loads(beside.read_text()) != json.loads(processor.to_json_string()):
+    if beside.exists() and read_json(beside) != json.loads(processor.to_json_string()):
         raise UserError(f"{beside} is not the image processor of {source}. Export into another folder.")
+    report = path.with_suffix(".json")
+    held = read_json(report)
+    if report.exists() and not (isinstance(held, dict) and "verdict" in held):
+        raise UserError(f"{report} is not the report of an export, and would be overwritten. Choose another name.")
+
+
+def read_json(path: Path) -> Any:
+    """What the file holds; None where that is no JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def metadata(model: PreTrainedModel, processor: BaseImageProcessor) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ UNWANTED = ["checkpoint-*", "last-checkpoint/*", "*optimizer*"]
 NEXT_STEPS = {
     401: "The token is not accepted: log in again with `hf auth login`.",
     403: "Use a token with write permission for this repository (`hf auth login`), or ask its owner.",
-    404: "Check the name, and that the token may see it.",
+    404: "Check the name and the revision, and that the token may see them.",
     409: "Something else is changing the repository: run the same command again.",
     412: "Something else has changed the repository: run the same command again.",
     429: "The Hub asks for patience: run the same command again in some minutes.",
@@ -38,6 +39,7 @@ NEXT_STEPS = {
 }
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PULL_REQUEST = "refs/pr/"
+REVISION = re.compile(r"\w(?:[\w+@-]|[./](?![./]|lock\b|$))*")  # what git allows, without its odd characters
 TRY_AGAIN = "Check the connection, then run the same command again."
 
 Hub: TypeAlias = HfApi  # so that signatures below stay short
@@ -84,8 +86,11 @@ def push(
             nothing was sent.
         HubTransferError: the transfer failed; says what has reached the repository.
     """
-    files = published_files(Path(run_dir), images)
-    return publish(files, repo, f"Publish {Path(run_dir).resolve().name}", revision, private, create_pr, token)
+    run_dir = Path(run_dir)
+    published_files(run_dir, images)  # what is wrong with the run is said before the Hub is asked anything
+    repo = check_access(repo, private, create_pr, token, revision)
+    files = published_files(run_dir, images, repo)
+    return _commit(files, repo, f"Publish {run_dir.resolve().name}", revision, private, create_pr, token)
 
 
 def publish(
@@ -98,7 +103,13 @@ def publish(
     token: str | None = None,
 ) -> PushResult:
     """Sends files as one commit and reads it back; see `push`."""
-    repo = check_access(repo, private, create_pr, token)
+    repo = check_access(repo, private, create_pr, token, revision)
+    return _commit(files, repo, message, revision, private, create_pr, token)
+
+
+def _commit(
+    files: Files, repo: str, message: str, revision: str | None, private: bool, create_pr: bool, token: str | None
+) -> PushResult:
     hub = HfApi(token=token)
     doing = f"Publishing to {repo}"
     with _named(doing, "Nothing was published."):
@@ -138,14 +149,14 @@ def pull(repo: str, revision: str | None = None, token: str | None = None) -> Pa
         The snapshot's folder, named as the commit: from the cache where the Hub cannot be reached and it is whole.
 
     Raises:
-        UserError: it is no name of a repository.
+        UserError: it is no name of a repository, or of a revision.
         HubTransferError: it cannot be had; says why.
     """
-    _check_name(repo)
+    _check_name(repo, revision)
     at = f" at {revision}" if revision else ""
     try:
         with _named(f"Downloading {repo}{at}", "Nothing half-downloaded is used."):
-            return Path(
+            folder = Path(
                 snapshot_download(
                     repo, revision=revision, token=token, allow_patterns=WANTED, ignore_patterns=UNWANTED
                 )
@@ -154,20 +165,25 @@ def pull(repo: str, revision: str | None = None, token: str | None = None) -> Pa
         if isinstance(error.__cause__, RepositoryNotFoundError) and _is_data_set(HfApi(token=token), repo):
             raise HubTransferError(f"{repo} is a data set of the Hub, not a model. Give the id of a model.") from error
         raise
+    if not any(folder.glob("*")):
+        raise HubTransferError(f"{repo}{at} holds no config and no safetensors: there is no model in it.")
+    return folder
 
 
-def check_access(repo: str, private: bool = True, create_pr: bool = False, token: str | None = None) -> str:
+def check_access(
+    repo: str, private: bool = True, create_pr: bool = False, token: str | None = None, revision: str | None = None
+) -> str:
     """Looks whether a push could work, before a training or an upload, and changes nothing.
 
     Returns:
         The repository's full name.
 
     Raises:
-        UserError: a name that is not allowed; no token, or one without write permission; a repository that everybody
-            can see, where a private one is wanted; a data set of that name.
+        UserError: a name or a revision that is not allowed; no token, or one without write permission; a repository
+            that everybody can see, where a private one is wanted; a data set of that name.
         HubTransferError: the Hub cannot be asked.
     """
-    _check_name(repo)
+    _check_name(repo, revision)
     if (token or get_token()) is None:
         raise UserError(
             f"Publishing to {repo} needs a token, and there is none. Log in with `hf auth login`, or set HF_TOKEN, "
@@ -194,11 +210,13 @@ def check_access(repo: str, private: bool = True, create_pr: bool = False, token
     return repo
 
 
-def _check_name(repo: str) -> None:
+def _check_name(repo: str, revision: str | None) -> None:
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
         raise UserError(f"{repo!r} is not allowed as a repository's name: write owner/name. ({error})") from error
+    if revision is not None and not REVISION.fullmatch(revision):
+        raise UserError(f"{revision!r} is not allowed as a revision: write the name of a branch, such as main or v1.")
 
 
 def _check_rights(owner: Mapping[str, Any], repo: str, create_pr: bool) -> None:
@@ -232,7 +250,7 @@ def _open(hub: Hub, repo: str, revision: str | None, private: bool, create_pr: b
         pass
     if revision is not None and not create_pr:
         hub.create_branch(repo, branch=revision, exist_ok=True)
-    return hub.model_info(repo, revision=None if create_pr else revision).sha
+    return hub.model_info(repo, revision=revision).sha
 
 
 def _pull_requests(hub: Hub, repo: str) -> list[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from http.client import HTTPException
 from io import BytesIO
+from pathlib import Path
 from typing import Any, cast
 from urllib.request import Request, urlopen
 
@@ -24,7 +25,7 @@ from hfseg.models.auto_model import load_trained
 from hfseg.models.inference import inference_copy
 from hfseg.models.segformer import speed_up
 from hfseg.models.temperature import temperature_of
-from hfseg.predict import image_strips, processor_of, read_image
+from hfseg.predict import WHOLE_IMAGE, as_rgb, image_strips, processor_of, read_image
 
 TIMEOUT = 30.0  # seconds for one image from the web
 # what __init__ and __call__ take besides the arguments of every pipeline
@@ -69,10 +70,10 @@ class SegmentationPipeline(ImageSegmentationPipeline):
     _load_image_processor = None  # `pipeline(model=our_object)` finds none; this class does
 
     def __init__(
-        self, model: PreTrainedModel | str, image_processor: BaseImageProcessor | None = None, **arguments: Any
+        self, model: PreTrainedModel | str | Path, image_processor: BaseImageProcessor | None = None, **arguments: Any
     ) -> None:
-        if isinstance(model, str):
-            model, found = load_trained(model)
+        if isinstance(model, str | Path):
+            model, found = load_trained(str(model))
             image_processor = image_processor or found
         if isinstance(model, SegformerForSemanticSegmentation):
             model = cast(PreTrainedModel, speed_up(model))
@@ -119,7 +120,8 @@ class SegmentationPipeline(ImageSegmentationPipeline):
         picture = read_any(image, TIMEOUT if timeout is None else timeout)
         is_native = eval is not None and eval.is_native
         resizing = {"do_resize": False} if is_native else {}
-        pixels = self.image_processor(images=[picture], return_tensors="pt", **resizing)["pixel_values"][0]
+        options = resizing | WHOLE_IMAGE
+        pixels = self.image_processor(images=[picture], return_tensors="pt", **options)["pixel_values"][0]
         # In lists, because batching joins tensors, and images of different sizes cannot be joined.
         return {"pixel_values": [pixels.to(self.dtype)], "size": [(picture.height, picture.width)]}
 
@@ -205,6 +207,7 @@ def read_any(image: Any, timeout: float) -> Image.Image:
     except (OSError, HTTPException, ValueError) as error:
         raise UserError(f"{shown} could not be downloaded: {error}. Check the address, or pass a file.") from error
     try:
-        return ImageOps.exif_transpose(Image.open(BytesIO(content))).convert("RGB")
+        picture = ImageOps.exif_transpose(Image.open(BytesIO(content)))
     except UNREADABLE as error:
         raise UserError(f"{shown} is no readable image ({error}). Check the address, or pass a file.") from error
+    return as_rgb(picture, shown)

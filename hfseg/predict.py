@@ -9,14 +9,17 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import nn
-from transformers import BaseImageProcessor, PreTrainedModel, SegformerImageProcessor
+from transformers import AutoImageProcessor, BaseImageProcessor, PreTrainedModel
 
 from hfseg.config import EvalConfig
-from hfseg.data.files import check_depth, open_image
+from hfseg.data.files import UNREADABLE, check_depth, open_image
 from hfseg.errors import UserError
 from hfseg.models.inference import inference_copy
 from hfseg.models.temperature import temperature_of
 from hfseg.models.windows import Rows, Whole, forward_logits, logit_strips, views
+
+# A crop or a margin would be stretched over the image with its classes; without them the model sees all of it.
+WHOLE_IMAGE = {"do_center_crop": False, "do_pad": False}
 
 ImageLike = str | Path | Image.Image | NDArray[np.uint8]
 
@@ -36,7 +39,7 @@ def predict(
         model: any semantic segmentation model; it is put into evaluation mode.
         images: paths, PIL images or uint8 arrays (H, W, 3), one or several.
         processor: the image processor; by default the one in the folder or repository that the model came from.
-        batch_size: images per forward pass.
+        batch_size: images per forward pass, where the processor makes them one size.
         return_probabilities: also return the softmax over classes, of logits divided by the temperature in the model's
             config, if there is one (`config.hfseg["temperature"]`, which a run fits on validation): as confident as
             the model is right. The class ids do not depend on it.
@@ -61,10 +64,10 @@ def predict(
     probabilities: list[NDArray[np.float32]] = []
     options = eval or EvalConfig()
     is_native = options.is_native or not processor.do_resize
-    batch_size = 1 if is_native else batch_size
+    batch_size = batch_size if not is_native and makes_one_size(processor) else 1
     for start in range(0, len(images), batch_size):
         batch = [read_image(image) for image in images[start : start + batch_size]]
-        inputs = processor(images=batch, return_tensors="pt", do_resize=not is_native)
+        inputs = processor(images=batch, return_tensors="pt", do_resize=not is_native, **WHOLE_IMAGE)
         pixel_values = inputs["pixel_values"].to(model.device, model.dtype)
         sizes = [(image.height, image.width) for image in batch]
         for strips in image_strips(network, pixel_values, sizes, options):
@@ -108,18 +111,37 @@ def read_image(image: ImageLike) -> Image.Image:
     """An RGB image, the right way up.
 
     Raises:
-        UserError: the file cannot be read, is too deep for 8 bits, or the array is not (H, W, 3) of uint8.
+        UserError: the file cannot be read, the array is not (H, W, 3) of uint8, values do not fit into 8 bits, or it
+            is something else.
     """
     if isinstance(image, np.ndarray):
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise UserError(f"An image array must be uint8 (height, width, 3); got {image.dtype} {image.shape}.")
         return Image.fromarray(image)
-    if isinstance(image, Image.Image):
-        upright, where = ImageOps.exif_transpose(image), "An image"
-    else:
-        upright, where = open_image(Path(image)), str(image)
-    check_depth(upright, where)
-    return upright.convert("RGB")
+    if isinstance(image, str | Path):
+        return as_rgb(open_image(Path(image)), image)
+    if not isinstance(image, Image.Image):
+        raise UserError(
+            "An image must be a path, a PIL image or a uint8 array (height, width, 3); got an object of type "
+            f"{type(image).__name__}."
+        )
+    try:
+        upright = ImageOps.exif_transpose(image)
+    except UNREADABLE as error:
+        raise UserError(f"The image cannot be read ({error}).") from error
+    return as_rgb(upright, "The image")
+
+
+def as_rgb(image: Image.Image, name: object) -> Image.Image:
+    """Raises UserError where values above 255 would become white."""
+    check_depth(image, name)
+    return image.convert("RGB")
+
+
+def makes_one_size(processor: BaseImageProcessor) -> bool:
+    """Whether images of all sizes become one, so that they can share a batch."""
+    settings = processor.to_dict()
+    return {"height", "width"} <= (settings.get("size") or {}).keys() and not settings.get("keep_aspect_ratio")
 
 
 def processor_of(model: PreTrainedModel) -> BaseImageProcessor:
@@ -131,7 +153,8 @@ def processor_of(model: PreTrainedModel) -> BaseImageProcessor:
     if not model.name_or_path:
         raise UserError("This model was not loaded from a folder or the Hub: pass its image `processor` to predict.")
     try:
-        return SegformerImageProcessor.from_pretrained(model.name_or_path)
+        processor: BaseImageProcessor = AutoImageProcessor.from_pretrained(model.name_or_path)
+        return processor
     except (OSError, ValueError) as error:
         raise UserError(
             f"{model.name_or_path} has no image processor that can be loaded ({str(error).splitlines()[0]}). Save the "

@@ -11,7 +11,7 @@ from transformers.trainer_utils import HubStrategy
 
 from hfseg.errors import HubTransferError, UserError
 from hfseg.hub import PushResult, check_access, publish
-from hfseg.run_files import Files, model_files
+from hfseg.run_files import Files, check_no_token, model_files, public_files
 
 NO_OPTIMIZER = (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS)
 
@@ -53,7 +53,7 @@ class PublishingTrainer(Trainer):
         """Keeps the card that the run has written. Where there is none yet: one that says that training goes on."""
         path = Path(self.args.output_dir) / "README.md"
         if not path.exists():
-            path.write_text(self._progress_card())
+            path.write_text(self._progress_card(), encoding="utf-8")
 
     def _progress_card(self) -> str:
         data = ModelCardData(
@@ -104,8 +104,9 @@ class PublishingTrainer(Trainer):
         private: bool | None = None,
     ) -> PushResult:
         own_card = Path(self.args.output_dir) / "README.md"
-        card = own_card.read_text() if own_card.exists() else self._progress_card()
-        files: Files = {**model_files(folder), "README.md": card.encode()}
+        card = own_card.read_text(encoding="utf-8") if own_card.exists() else self._progress_card()
+        files: Files = public_files(model_files(folder), {}) | {"README.md": card.encode()}
+        check_no_token(files)
         return publish(
             files,
             str(self.hub_model_id),

@@ -131,7 +131,7 @@ def write_results(trainer: SegTrainer, config: RunConfig, scores: FinalScores, v
 def check_hub(config: RunConfig, args: TrainingArguments, eval_only: bool) -> None:
     """Raises UserError where the run could not be published at its end: now, and not after the training."""
     if config.hub.repo is not None and not eval_only and args.process_index == 0:
-        check_access(config.hub.repo, config.hub.private, config.hub.create_pr)
+        check_access(config.hub.repo, config.hub.private, config.hub.create_pr, revision=config.hub.revision)
 
 
 def check_quickly(config: RunConfig, quiet: bool) -> None:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from hfseg.card.checks import check_card
 from hfseg.card.facts import public_config
 from hfseg.errors import UserError
+from hfseg.model_card import build_card
 
 Files: TypeAlias = dict[str, bytes | Path]  # by their path in the repository; text as the bytes to send
 
@@ -23,12 +24,13 @@ TEXT = (".json", ".jsonl", ".yaml", ".md", ".html", ".py")
 TOKEN = re.compile(rb"hf_[A-Za-z0-9]{30,}")
 
 
-def published_files(run_dir: Path, images: bool = False) -> Files:
+def published_files(run_dir: Path, images: bool = False, repo: str | None = None) -> Files:
     """The files of a finished run, without anything private.
 
     Args:
         run_dir: the folder of the run.
         images: also what shows images of the data; where the data is drawn it is taken along anyway.
+        repo: where they go. A card that is as the run wrote it then shows how to load the model from there.
 
     Raises:
         UserError: the run is not finished, a file of it is torn, the card lacks a field, or a token is in a file.
@@ -37,17 +39,34 @@ def published_files(run_dir: Path, images: bool = False) -> Files:
     check_card(run_dir / "README.md")
     names = [*RESULTS, "README.md", *(name for name in EXTRAS if (run_dir / name).is_file())]
     shows_data = images or config["data"]["name"].startswith("synthetic_")
-    pictures = [path for pattern in SHOW_DATA for path in run_dir.glob(pattern)]
+    pictures = [path for pattern in SHOW_DATA for path in run_dir.glob(pattern) if path.is_file()]
     names += [str(path.relative_to(run_dir)) for path in pictures if shows_data or path.name in PLOTS]
     found = model_files(run_dir / "model") | {name: run_dir / name for name in names}
     private = private_words(run_dir, config)
-    files: Files = {
-        name: public_text(path.read_text(), private).encode() if path.suffix in TEXT else path
-        for name, path in found.items()
-    }
-    files["run_config.yaml"] = public_text(
-        yaml.safe_dump(public_config(config), sort_keys=False, allow_unicode=True), private
-    ).encode()
+    files = public_files(found, private)
+    card = (run_dir / "README.md").read_text(encoding="utf-8")
+    if repo is not None and card == str(build_card(run_dir)):
+        card = str(build_card(run_dir, repo, show_predictions=images or None))
+    config_text = yaml.safe_dump(public_config(config), sort_keys=False, allow_unicode=True)
+    written = {"README.md": card, "run_config.yaml": config_text}
+    files |= {name: public_text(text, private).encode() for name, text in written.items()}
+    check_no_token(files)
+    return files
+
+
+def public_files(found: dict[str, Path], private: dict[str, str]) -> Files:
+    """Files as they may be sent: text without private words, everything else as it is.
+
+    Raises:
+        UserError: a text cannot be read, or holds a token.
+    """
+    files: Files = {}
+    for name, path in found.items():
+        try:
+            text = path.read_text(encoding="utf-8") if path.suffix in TEXT else None
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} is torn ({error}). Restore it; nothing was sent.") from error
+        files[name] = path if text is None else public_text(text, private).encode()
     check_no_token(files)
     return files
 
@@ -66,19 +85,21 @@ def check_finished(run_dir: Path) -> dict[str, Any]:
     missing = [name for name in needed if not (run_dir / name).is_file()]
     missing += [] if list(run_dir.glob("model/model*.safetensors")) else ["model/model.safetensors"]
     if missing:
+        remedy = "Go on with --resume, or score it with --eval-only."
+        if all(name.startswith("model/") for name in missing):
+            remedy = "A run that only scores `model.init` has no weights of its own to publish."
         raise UserError(
-            f"The run in {run_dir} is not finished, it lacks {', '.join(missing)}. Go on with --resume, or score "
-            "it with --eval-only. Nothing was sent."
+            f"The run in {run_dir} is not finished, it lacks {', '.join(missing)}. {remedy} Nothing was sent."
         )
     path = run_dir
     try:
         for path in [run_dir / name for name in needed if name.endswith(".json")]:
-            json.loads(path.read_text())
+            json.loads(path.read_text(encoding="utf-8"))
         for path in run_dir.glob("model/model*.safetensors"):
             with safe_open(path, "pt"):  # compares the header's sizes with the file's
                 pass
         path = run_dir / "run_config.yaml"
-        config = yaml.safe_load(path.read_text())
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
         config["data"]["name"].startswith  # noqa: B018
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError, yaml.YAMLError) as error:
         raise UserError(f"{path} is torn ({error}). Restore it; nothing was sent.") from error

@@ -24,7 +24,7 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="needs hfseg[onnx]")
 pytest.importorskip("onnxscript", reason="needs hfseg[onnx]")
 
 from hfseg import export  # noqa: E402
-from hfseg.export import ExportForm, ParityError, check_parity, export_onnx  # noqa: E402
+from hfseg.export import ExportForm, ParityError, check_beside, check_parity, export_onnx  # noqa: E402
 from hfseg.models.auto_model import load_trained  # noqa: E402
 
 SIZES = ((33, 47), (64, 64), (90, 201))
@@ -236,3 +236,17 @@ def test_full_size(model: str, tmp_path: Path) -> None:
     result = run_script(str(tmp_path / "model"), "--onnx", str(tmp_path / "out" / "x.onnx"))
     assert result.returncode == 0, result.stderr
     assert json.loads((tmp_path / "out" / "x.json").read_text())["verdict"] == "equal"
+
+
+def test_what_lies_beside_is_not_overwritten(tmp_path: Path) -> None:
+    processor = SegformerImageProcessor()
+    path = tmp_path / "config.onnx"
+    for content in ('{"mine": 1}', "5", "{torn"):
+        path.with_suffix(".json").write_text(content)
+        with pytest.raises(UserError, match=r"config\.json is not the report of an export"):
+            check_beside(path, processor, "x")
+    path.with_suffix(".json").write_text('{"verdict": "equal"}')
+    check_beside(path, processor, "x")
+    (tmp_path / "preprocessor_config.json").write_text("{torn")
+    with pytest.raises(UserError, match=r"preprocessor_config\.json is not the image processor of x"):
+        check_beside(path, processor, "x")

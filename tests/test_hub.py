@@ -2,6 +2,7 @@
 
 import logging
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,14 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from huggingface_hub import ModelCard
+from huggingface_hub import HfApi, ModelCard
 from safetensors.torch import load_file
 from transformers import TrainingArguments
 
-from hfseg import LabelSet, SegTrainer, UserError, publish_finished, pull, push, run
+from hfseg import HubTransferError, LabelSet, SegTrainer, UserError, publish_finished, pull, push, run
 from hfseg.config import ModelConfig
+from hfseg.hub import check_access
 from hfseg.models.loading import load_model
-from hfseg.run_files import check_no_token, public_config
+from hfseg.run_files import check_no_token, model_files, public_config, public_files
 from tests.conftest import REPOSITORY
 from tests.hub_server import HubServer
 from tests.published import USER, config_of, environment, make_model, segment
@@ -226,3 +228,56 @@ def test_the_rights_are_looked_at_before_the_training(
     with pytest.raises(UserError, match="no write permission"):
         run(config_of(tmp_path / "late", pets, hub={"repo": "tester/late"}))
     assert not (tmp_path / "late").exists()
+
+
+@LFS
+def test_the_card_names_the_repository_it_is_in(hub: HubServer, small_runs: dict[str, Path], tmp_path: Path) -> None:
+    run_dir = shutil.copytree(small_runs["segformer"], tmp_path / "run")
+    own = (run_dir / "README.md").read_text(encoding="utf-8")
+    assert "tester/tiny" not in own
+    push(run_dir, "tiny", images=True)
+    card = hub.files("tester/tiny")["README.md"].decode()
+    assert 'model="tester/tiny")' in card
+    assert "segformer/model" not in card
+    assert "](figures/predictions.png)" in card
+    assert (run_dir / "README.md").read_text(encoding="utf-8") == own
+    (run_dir / "README.md").write_text(own.replace("# tiny", "# My own words, ümläut"), encoding="utf-8")
+    push(run_dir, "tester/tiny")
+    assert "# My own words, ümläut" in hub.files("tester/tiny")["README.md"].decode()
+
+
+@LFS
+def test_revisions_that_git_does_not_allow(hub: HubServer, small_runs: dict[str, Path]) -> None:
+    for revision in ("..", "a..b", "with space", "-x", "a/", "a//b", "a.lock", "x~2", "/a", ""):
+        with pytest.raises(UserError, match="is not allowed as a revision"):
+            push(small_runs["segformer"], "tester/tiny", revision=revision)
+        with pytest.raises(UserError, match="is not allowed as a revision"):
+            pull("tester/tiny", revision)
+    assert not hub.log
+    for revision in ("refs/pr/1", "feature/x", "v1.0", "ünï", "f7d3a0"):
+        check_access("tester/tiny", revision=revision)
+    with pytest.raises(HubTransferError, match=r"nope.*Nothing was published\. Check the name and the revision"):
+        push(small_runs["segformer"], "tester/tiny", revision="nope", create_pr=True)
+
+
+@LFS
+def test_a_repository_without_a_model_is_not_pulled(hub: HubServer) -> None:
+    HfApi().create_repo("tester/empty")
+    with pytest.raises(HubTransferError, match="tester/empty holds no config and no safetensors"):
+        pull("tester/empty")
+
+
+def test_no_token_in_a_checkpoint_and_no_torn_text(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"id2label": {"0": "hf_' + "a1" * 17 + '"}}')
+    with pytest.raises(UserError, match=r"config\.json holds a token"):
+        public_files(model_files(tmp_path), {})
+    (tmp_path / "config.json").write_bytes(b'{"a": "\xff"}')
+    with pytest.raises(UserError, match=r"config\.json is torn"):
+        public_files(model_files(tmp_path), {})
+
+
+def test_a_run_that_only_scores_has_nothing_to_publish(small_runs: dict[str, Path], tmp_path: Path) -> None:
+    ignored = shutil.ignore_patterns("model", "curves.png")
+    run_dir = shutil.copytree(small_runs["segformer"], tmp_path / "run", ignore=ignored)
+    with pytest.raises(UserError, match=r"only scores `model\.init` has no weights of its own"):
+        push(run_dir, "tester/tiny")

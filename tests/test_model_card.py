@@ -310,3 +310,28 @@ def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
     assert result.returncode == 2
     assert "is not the folder of a finished run" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_which_weights_were_kept(copied: Path) -> None:
+    change(copied / "provenance.json", steps=2, best_step=1, train_seconds=4.2)
+    card = str(build_card(copied))
+    assert "* **Steps:** 2; kept: the best on validation, step 1\n" in card
+    assert "Validation chose the checkpoint; the test split was scored once." in card
+    assert "2 steps, in 4.2 seconds on" in card
+    assert "Frozen" not in card
+    change(copied / "run_config.yaml", train__load_best_model_at_end=False, model__freeze={"stages": 2})
+    change(copied / "run_config.yaml", model__unfreeze_at=1000)
+    card = str(build_card(copied))
+    assert "* **Steps:** 2; kept: the last\n" in card
+    assert "Validation chose" not in card
+    assert "The weights are those of the last step; the test split was scored once." in card
+    assert "* **Frozen:** the first 2 stages of the encoder, for 1,000 steps\n" in card
+
+
+def test_a_class_whose_name_looks_like_a_link(copied: Path) -> None:
+    rows = json.loads((copied / "per_class.json").read_text())
+    for split in rows.values():
+        split[0]["name"] = "a](b)"
+    change(copied / "per_class.json", **rows)
+    write_card(copied)
+    check_card(copied / "README.md")

@@ -19,7 +19,13 @@ import torch
 from huggingface_hub import HfApi
 from PIL import Image
 from torch import nn
-from transformers import PreTrainedModel, SegformerForSemanticSegmentation, SegformerImageProcessor, pipeline
+from transformers import (
+    MobileViTImageProcessor,
+    PreTrainedModel,
+    SegformerForSemanticSegmentation,
+    SegformerImageProcessor,
+    pipeline,
+)
 
 import hfseg
 from hfseg import EvalConfig, SegmentationPipeline, UserError
@@ -174,13 +180,37 @@ def test_ours_finds_the_processor_of_an_object(folder: Path, quiet: None) -> Non
     assert np.array_equal(ids_of(segment(pictures()[0])), predict(model, pictures()[0])[0])
 
 
+def test_a_model_whose_processor_crops_sees_the_whole_image(folder: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(folder, tmp_path / "model")
+    own = MobileViTImageProcessor(size={"shortest_edge": 72}, crop_size={"height": 64, "width": 64})  # BGR, too
+    own.save_pretrained(copy)
+    segment, num_classes = SegmentationPipeline(copy), set()
+    found = zip(pictures(), segment(pictures()), predict(segment.model, pictures()), strict=True)
+    for image, parts, mask in found:
+        pixels = own(image, do_center_crop=False, return_tensors="pt")["pixel_values"]
+        assert max(pixels.shape[-2:]) > 72 == min(pixels.shape[-2:])
+        with torch.no_grad():
+            logits = segment.model(pixels).logits
+        ids = nn.functional.interpolate(logits, (image.height, image.width), mode="bilinear").argmax(1)[0].numpy()
+        num_classes.add(len(np.unique(ids)))
+        assert np.mean(ids_of(parts) == ids) > 0.999
+        assert np.mean(mask == ids) > 0.999
+    assert max(num_classes) > 1
+
+
 def test_what_is_wrong_is_named(folder: Path, tmp_path: Path, web: str) -> None:
-    segment = SegmentationPipeline(str(folder))
+    segment = SegmentationPipeline(folder)
+    deep = tmp_path / "deep.png"
+    Image.fromarray(np.array([[0, 300, 65535]], dtype=np.uint16)).save(deep)
     cases: list[tuple[Any, dict[str, Any], str]] = [
         (f"{web}/nowhere.png", {}, r"nowhere.png could not be downloaded.*404"),
         (f"{web}/page.png", {}, r"page.png is no readable image"),
         ("http://127.0.0.1:9/x.png", {}, r"http://127.0.0.1:9/x.png could not be downloaded"),
         ("nowhere.png", {}, r"nowhere.png is missing"),
+        (str(deep), {}, r"deep.png is a I;16 image with values 0..65535"),
+        (Image.open(deep), {}, r"The image is a I;16 image with values 0..65535"),
+        (torch.zeros(4, 4, 3), {}, "got an object of type Tensor"),
+        (np.zeros((0, 4, 3), np.uint8), {}, r"got uint8 \(0, 4, 3\)"),
         ("data:image/png;base64,AAAA", {}, "is no readable image"),
         (pictures()[0], {"treshold": 0.5}, "'treshold' is no option"),
         (pictures()[0], {"subtask": "panoptic"}, "semantic segmentation only"),
@@ -189,8 +219,9 @@ def test_what_is_wrong_is_named(folder: Path, tmp_path: Path, web: str) -> None:
     for source, options, message in cases:
         with pytest.raises(UserError, match=message):
             segment(source, **options)
-    with pytest.raises(UserError, match=r"nowhere.*is no folder here"):
-        SegmentationPipeline(str(tmp_path / "nowhere"))
+    for name in (tmp_path / "nowhere", "~nobody-is-called-so/x", "x" * 300, ""):
+        with pytest.raises(UserError, match="is no folder here"):
+            SegmentationPipeline(name)
     bare = tmp_path / "bare"
     shutil.copytree(folder, bare, ignore=shutil.ignore_patterns("preprocessor_config.json"))
     with pytest.raises(UserError, match=r"bare.*has no image processor"):
@@ -199,6 +230,21 @@ def test_what_is_wrong_is_named(folder: Path, tmp_path: Path, web: str) -> None:
         pipeline("image-segmentation", model=str(bare), pipeline_class=SegmentationPipeline)
     with pytest.raises(UserError, match="pass its image `processor`"):
         SegmentationPipeline(make_segformer())
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({0: "a", 1: "b"}, "its weights are not those of its config"),
+        ({5: "a", 6: "b", 7: "c"}, r"names the classes \[5, 6, 7\], not 0 to 2"),
+    ],
+)
+def test_a_config_of_other_classes_is_named(folder: Path, tmp_path: Path, names: dict[int, str], message: str) -> None:
+    copy = shutil.copytree(folder, tmp_path / "model")
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"id2label": names}))
+    with pytest.raises(UserError, match=message):
+        SegmentationPipeline(copy)
 
 
 @pytest.mark.parametrize("temperature", [0, -1.0, "2", float("inf")])

@@ -67,5 +67,7 @@ def _metadata_problems(card: ModelCard) -> list[str]:
 def _text_problems(text: str, folder: Path) -> list[str]:
     problems = [f"the section `{section}` is missing" for section in SECTIONS if f"\n{section}\n" not in text]
     prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
-    targets = [target for target in re.findall(r"\]\(([^)\s]+)\)", prose) if ":" not in target and target[0] != "#"]
+    targets = [
+        target for target in re.findall(r"(?<!\\)\]\(([^)\s]+)\)", prose) if ":" not in target and target[0] != "#"
+    ]
     return problems + [f"it shows {target}, which is missing" for target in targets if not (folder / target).is_file()]

@@ -94,6 +94,11 @@ class Facts:
         """What `from_pretrained` takes: the repository, or the folder that the run wrote."""
         return self.repo or f"{self.shown['output_dir']}/model"
 
+    @property
+    def best_step(self) -> int | None:
+        """The step that validation chose; None where the weights are those of the last one."""
+        return self.origin.best_step if self.config.train.get("load_best_model_at_end", True) else None
+
     def picture(self, name: str) -> str | None:
         """The relative path of a figure, in the run's `figures` or beside the card; None where it is missing."""
         return next((path for path in (f"figures/{name}", name) if (self.folder / path).is_file()), None)

@@ -119,13 +119,16 @@ def protocol(facts: Facts) -> str:
     return (
         "**How it was measured.** Mean IoU is the data-set mean IoU of mmseg, cityscapesScripts and `evaluate`: one "
         "confusion matrix over all valid pixels at the labels' native size, IoU for each class, mean over the "
-        f"classes{interval * has_interval}. The model was given {input_of_evaluation(facts)}. "
-        + (
-            "Validation chose the checkpoint; the test split was scored once."
-            if facts.origin.steps
-            else "Nothing was trained and no checkpoint was chosen."
-        )
+        f"classes{interval * has_interval}. The model was given {input_of_evaluation(facts)}. " + choice(facts)
     )
+
+
+def choice(facts: Facts) -> str:
+    """How the weights that were scored were chosen."""
+    if not facts.origin.steps:
+        return "Nothing was trained and no checkpoint was chosen."
+    chosen = "Validation chose the checkpoint" if facts.best_step else "The weights are those of the last step"
+    return f"{chosen}; the test split was scored once."
 
 
 def table(head: list[str], rows: Iterable[list[str]], align: str | None = None) -> str:

@@ -5,6 +5,7 @@ import yaml
 from hfseg.card.facts import Facts, is_number
 from hfseg.card.origins import citations, hub_id, is_torchvision, licence_of_weights, public_init
 from hfseg.card.results import escape, folded
+from hfseg.config import ModelConfig
 
 MANY_CLASSES = 12
 
@@ -82,10 +83,12 @@ def training(facts: Facts) -> str:
     origin = facts.origin
     init = facts.config.model.init
     rows = [("Start", f"`{public_init(init)}`" if init else "from scratch")]
+    if facts.config.model.freeze != "none":
+        rows.append(("Frozen", frozen(facts.config.model)))
     if origin.steps:
-        best = f"; kept: the best on validation, step {origin.best_step:,}" if origin.best_step else ""
+        best = f"the best on validation, step {facts.best_step:,}" if facts.best_step else "the last"
         resumed = f", since it was resumed from {origin.resumed_from}" if origin.resumed_from else ""
-        rows.append(("Steps", f"{origin.steps:,}{best}"))
+        rows.append(("Steps", f"{origin.steps:,}; kept: {best}"))
         rows.append(("Time", f"{duration(facts) or 'not recorded'}, evaluations included{resumed}"))
     rows.append(("Hardware", origin.hardware))
     rows.append(("Software", ", ".join(f"{name} {version}" for name, version in origin.versions.items())))
@@ -99,6 +102,13 @@ def training(facts: Facts) -> str:
     shown = yaml.safe_dump(facts.shown, sort_keys=False, allow_unicode=True).rstrip()
     parts.append(folded("The whole configuration", f"```yaml\n{shown}\n```", True))
     return "\n\n".join(parts)
+
+
+def frozen(model: ModelConfig) -> str:
+    """What of the encoder was not trained, and for how long."""
+    stages = model.num_frozen_stages
+    part = "the encoder" if stages is None else f"the first {stages} stages of the encoder"
+    return part + (f", for {model.unfreeze_at:,} steps" if model.unfreeze_at else "")
 
 
 def reproduce(facts: Facts) -> str:
@@ -153,4 +163,6 @@ def duration(facts: Facts) -> str:
     seconds = facts.origin.train_seconds
     if seconds is None:
         return ""
+    if seconds < 60:
+        return f"{seconds:.1f} seconds"
     return f"{seconds / 3600:.1f} hours" if seconds >= 2 * 3600 else f"{seconds / 60:.1f} minutes"

@@ -57,7 +57,8 @@ def _with_hfseg(facts: Facts) -> str:
     if evaluation.mode == "slide" or not evaluation.is_plain:
         way = "With hfseg, which segments as the scores below were made; the two ways above make one plain pass:"
         imports.append("from hfseg.config import EvalConfig")
-        changed = evaluation.model_dump(exclude_defaults=True)
+        # what it measures means nothing for `predict`, which resizes to the processor's size
+        changed = evaluation.model_dump(exclude_defaults=True, exclude={"size", "boundary", "calibration"})
         words = ", ".join(f"{key}={value!r}" for key, value in changed.items()).replace("'", '"')
         options = f", eval=EvalConfig({words})"
     loader = CLASSES.get(facts.config.model.type)

@@ -74,7 +74,11 @@ def load_trained(source: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
     try:
         with _quiet():
             model, info = AutoModelForSemanticSegmentation.from_pretrained(
-                folder, dtype=torch.float32, output_loading_info=True, use_safetensors=True
+                folder,
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,  # each is looked at below
+                output_loading_info=True,
+                use_safetensors=True,
             )
     except LOADING_ERRORS as error:
         raise UserError(
@@ -83,6 +87,18 @@ def load_trained(source: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
     missing = sorted(name for name in info["missing_keys"] if not name.endswith("num_batches_tracked"))
     if missing:
         raise UserError(f"model={source!r} is not complete: {len(missing)} tensors such as {missing[0]} are missing.")
+    misshapen = sorted(info["mismatched_keys"])
+    if misshapen:
+        name, found, expected = misshapen[0]
+        raise UserError(
+            f"model={source!r}: its weights are not those of its config: {name} is {tuple(found)}, and by the config "
+            f"it is {tuple(expected)}. Compare `id2label` with the number of classes, or save the model again."
+        )
+    ids = sorted(model.config.id2label)
+    if ids != list(range(len(ids))):
+        raise UserError(
+            f"model={source!r}: `id2label` in its config names the classes {ids}, not 0 to {len(ids) - 1}."
+        )
     try:
         processor = AutoImageProcessor.from_pretrained(folder)
     except LOADING_ERRORS as error:

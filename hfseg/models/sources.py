@@ -1,5 +1,6 @@
 """Where weights come from: a folder, or a repository of the Hub."""
 
+import os
 from pathlib import Path
 
 from hfseg.errors import UserError
@@ -16,8 +17,9 @@ def resolve(source: str, key: str = "model.init") -> Path:
     Raises:
         UserError: it is neither, or a HubTransferError: the Hub cannot give it.
     """
-    if Path(source).expanduser().is_dir():
-        return Path(source).expanduser()
+    folder = os.path.expanduser(source)
+    if os.path.isdir(folder):  # unlike pathlib's, false for what no folder can be called
+        return Path(folder)
     try:
         return pull(source)
     except UserError as error:
