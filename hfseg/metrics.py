@@ -133,6 +133,8 @@ class SegMetrics:
         small = torch.as_tensor(logits).to(labelled.device)
         if small.ndim != 4 or small.shape[:2] != (len(labelled), self.labels.num_labels):
             raise UserError(f"Logits have shape {tuple(small.shape)} for labels {tuple(labelled.shape)}.")
+        if not small.isfinite().all():
+            raise UserError("The logits are NaN or infinite: they say no class. Has the model diverged, or fp16?")
         if not self.calibration:  # then nobody needs the values at full size
             self._count(upsampled_class_ids(small, *labelled.shape[-2:]), labelled)
             return

@@ -1,16 +1,15 @@
 """What a run has left in its folder, read back: with gaps where something is missing, never with an error."""
 
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from hfseg.callbacks import read_history
+from hfseg.counts import COUNTS, load_arrays
 from hfseg.examples import load_examples
 from hfseg.figures import Example
 from hfseg.labels import LabelSet
@@ -41,7 +40,7 @@ class RunResults:
         config = _read(run_dir / "run_config.yaml")
         if not all(isinstance(config.get(key), dict) for key in ("data", "model")):
             config = {}  # a torn YAML file is one with fewer keys
-        confusion, counts = _read_counts(run_dir / "counts.npz")
+        confusion, counts = _read_counts(run_dir / COUNTS)
         examples, labels = _read_examples(run_dir / "examples.npz")
         return cls(
             name=config.get("name", run_dir.name),
@@ -71,18 +70,18 @@ def _read(path: Path) -> dict[str, Any]:
 def _read_counts(path: Path) -> tuple[dict[str, Counts], dict[str, tuple[Sequence[str], Counts]]]:
     """Confusion matrices, and names and areas of the images, by the metrics' prefix."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            found = [prefix for prefix in SPLITS if f"{prefix}_confusion" in file]
-            confusion = {prefix: file[f"{prefix}_confusion"] for prefix in found}
-            return confusion, {prefix: (file[f"{prefix}_names"].tolist(), file[f"{prefix}_areas"]) for prefix in found}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        file = load_arrays(path)
+        found = [prefix for prefix in SPLITS if f"{prefix}_confusion" in file]
+        confusion = {prefix: file[f"{prefix}_confusion"] for prefix in found}
+        return confusion, {prefix: (file[f"{prefix}_names"].tolist(), file[f"{prefix}_areas"]) for prefix in found}
+    except (OSError, ValueError, KeyError):
         return {}, {}
 
 
 def _read_examples(path: Path) -> tuple[Sequence[Example], LabelSet | None]:
     try:
         return load_examples(path)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError):
         return [], None
 
 
