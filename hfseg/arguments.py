@@ -86,6 +86,13 @@ def check_processes(args: TrainingArguments) -> None:
             f"{launched} processes are started, but transformers makes each a training of its own. On CPUs set "
             "train.use_cpu=true; on GPUs start one process for each that is visible."
         )
+    # accelerate's MULTI_CPU starts one process a machine and leaves it to MPI to number them
+    is_one_of_several = {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= os.environ.keys()
+    if is_one_of_several and "WORLD_SIZE" not in os.environ and args.world_size == 1:
+        raise UserError(
+            "accelerate has started this process for several without saying which of them it is (MULTI_CPU without "
+            "MPI): each would train alone. Use distributed_type: MULTI_GPU with train.use_cpu=true, or torchrun."
+        )
     for name, chosen in (("fsdp", args.fsdp), ("deepspeed", args.deepspeed)):
         variable = f"ACCELERATE_USE_{name.upper()}"  # what `accelerate launch` makes of its config file
         if chosen or os.environ.get(variable, "false").lower() == "true":
