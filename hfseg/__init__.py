@@ -18,6 +18,7 @@ from hfseg.models.fcn import HfsegFCNConfig, HfsegFCNForSemanticSegmentation
 from hfseg.models.segformer import HfsegSegformerConfig, HfsegSegformerForSemanticSegmentation, speed_up
 from hfseg.pipeline import SegmentationPipeline
 from hfseg.predict import predict
+from hfseg.predictions import predict_images
 from hfseg.publish import publish_finished
 from hfseg.run import run
 from hfseg.trainer import SegTrainer
@@ -53,6 +54,7 @@ __all__ = [
     "load_dataset",
     "paired_test",
     "predict",
+    "predict_images",
     "publish_finished",
     "pull",
     "push",

@@ -360,6 +360,42 @@ class RunConfig(Section):
         path.write_text(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
 
 
+# Keys of `eval` that say how an image is looked at; the others are about scores.
+VIEW = ("mode", "size", "crop", "stride", "scales", "flip")
+
+
+def load_view(run_config: Path | None, overrides: Sequence[str], default_mode: str) -> EvalConfig:
+    """How a trained model looks at images: as in the evaluation of its run, unless overrides say something else.
+
+    Args:
+        run_config: the saved config of the run, if there is one.
+        overrides: strings like `eval.flip=true`. With `eval.mode` the run's own section does not count.
+        default_mode: where neither says one.
+
+    Raises:
+        UserError: lists everything that is wrong.
+    """
+    tree = {} if run_config is None else _read_yaml(run_config)
+    section = tree.get("eval", {})
+    if not isinstance(section, dict):
+        raise UserError(f"{run_config}: `eval` holds {section!r}, not keys and values.")
+    own = {key: value for key, value in section.items() if key in VIEW}
+    changes: dict[str, Any] = {}
+    for override in overrides:
+        _apply_override(changes, override)
+    changed = changes.pop("eval", {})
+    if changes or not isinstance(changed, dict) or {"boundary", "calibration"} & changed.keys():
+        raise UserError(
+            f"{', '.join(overrides)}: only eval. keys change a prediction, which are {', '.join(VIEW)}; such as "
+            "eval.mode=slide eval.crop=512 eval.stride=384."
+        )
+    try:
+        return EvalConfig.model_validate({"mode": default_mode} | ({} if "mode" in changed else own) | changed)
+    except ValidationError as error:
+        problems = [_explain(("eval", *e["loc"]), e["type"], e["msg"], e["input"]) for e in error.errors()]
+        raise UserError("\n".join([f"{len(problems)} problem(s) in the config", *problems])) from error
+
+
 class _Loader(yaml.SafeLoader):
     """YAML 1.1 reads `6e-5` as a string; here it is the number everyone means."""
 

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import BaseImageProcessor, PreTrainedModel, SegformerImageProcessor
 
 from hfseg.config import EvalConfig
-from hfseg.data.files import UNREADABLE
+from hfseg.data.files import check_depth, open_image
 from hfseg.errors import UserError
 from hfseg.models.inference import inference_copy
 from hfseg.models.temperature import temperature_of
@@ -108,18 +108,18 @@ def read_image(image: ImageLike) -> Image.Image:
     """An RGB image, the right way up.
 
     Raises:
-        UserError: the file cannot be read, or the array is not (H, W, 3) of uint8.
+        UserError: the file cannot be read, is too deep for 8 bits, or the array is not (H, W, 3) of uint8.
     """
     if isinstance(image, np.ndarray):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise UserError(f"An image array must be uint8 (height, width, 3); got {image.dtype} {image.shape}.")
         return Image.fromarray(image)
     if isinstance(image, Image.Image):
-        return ImageOps.exif_transpose(image).convert("RGB")
-    try:
-        return ImageOps.exif_transpose(Image.open(image)).convert("RGB")
-    except UNREADABLE as error:
-        raise UserError(f"{image} cannot be read as an image ({error}).") from error
+        upright, where = ImageOps.exif_transpose(image), "An image"
+    else:
+        upright, where = open_image(Path(image)), str(image)
+    check_depth(upright, where)
+    return upright.convert("RGB")
 
 
 def processor_of(model: PreTrainedModel) -> BaseImageProcessor:

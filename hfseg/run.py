@@ -296,7 +296,8 @@ def train(trainer: SegTrainer, config: RunConfig, checkpoint: str | None, proven
     stale = [config.output_dir / name for name in made]
     for path in stale if trainer.is_world_process_zero() else []:
         path.unlink(missing_ok=True)  # results of weights that are about to change
-    trainer.model.config.hfseg = provenance.public()  # without the temperature that `model.init` may bring
+    # without the temperature that `model.init` may bring
+    trainer.model.config.hfseg = provenance.public() | {"palette": trainer.labels.palette}
     try:
         result = trainer.train(resume_from_checkpoint=checkpoint)
     except RuntimeError as error:

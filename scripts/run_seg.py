@@ -4,6 +4,7 @@
     python scripts/run_seg.py --config configs/pets/segformer_b0.yaml data.root=~/data/pets train.max_steps=1000
     python scripts/run_seg.py --config configs/pets/segformer_b0.yaml --check
     python scripts/run_seg.py --push runs/quickstart hub.repo=me/name
+    python scripts/run_seg.py --predict photos --model runs/quickstart --output predictions
 
 Exit codes: 0 done; 2 something you can fix, said in one message; 130 interrupted; anything else is a bug of hfseg.
 """
@@ -23,20 +24,33 @@ def parse_arguments() -> argparse.Namespace:
     mode.add_argument("--eval-only", action="store_true", help="score the saved model; do not train")
     mode.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
     mode.add_argument("--push", metavar="RUN_DIR", help="publish a finished run to hub.repo on the Hub")
+    mode.add_argument(
+        "--predict", nargs="+", metavar="IMAGES", help="segment a folder, a glob, a .txt list, or single images"
+    )
+    parser.add_argument("--model", metavar="FOLDER_OR_ID", help="with --predict: a run, a model's folder or a Hub id")
+    parser.add_argument("--output", metavar="DIR", help="with --predict: where masks, overlays and shares go")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="with --predict: images at a time (default 8)")
     parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="change single keys of the config")
     arguments = parser.parse_intermixed_args()
-    if (arguments.config is None) == (arguments.push is None):
-        parser.error("give --config FILE, or --push RUN_DIR")
+    if [arguments.config, arguments.push, arguments.predict].count(None) != 2:
+        parser.error("give --config FILE, --push RUN_DIR, or --predict IMAGES")
+    prediction = (arguments.model, arguments.output)
+    if None in prediction if arguments.predict else any((*prediction, arguments.batch_size is not None)):
+        parser.error("--predict IMAGES needs --model and --output, and only it takes these and --batch-size")
     return arguments
 
 
 def main() -> int:
     arguments = parse_arguments()  # before anything heavy is imported: --help answers at once
-    from hfseg import RunConfig, UserError, check, publish_finished, run
+    from hfseg import RunConfig, UserError, check, predict_images, publish_finished, run
 
     try:
         if arguments.push is not None:
             publish_finished(arguments.push, arguments.overrides)
+            return 0
+        if arguments.predict is not None:
+            size = 8 if arguments.batch_size is None else arguments.batch_size
+            predict_images(arguments.predict, arguments.model, arguments.output, arguments.overrides, size)
             return 0
         config = RunConfig.load(arguments.config, arguments.overrides)
         if arguments.check:
@@ -47,7 +61,8 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; --resume goes on from the last checkpoint, if there is one", file=sys.stderr)
+        go_on = "--resume goes on from the last checkpoint, if there is one"
+        print(f"interrupted; {'the same command goes on' if arguments.predict else go_on}", file=sys.stderr)
         return 130
     return 0
 

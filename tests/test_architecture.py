@@ -26,14 +26,15 @@ LAYERS = (
         "ema",
         "evaluate_module",
         "optimizer",
+        "prediction_files",
         "publish",
         "publishing_trainer",
     },
     {"auto", "predict", "provenance", "model_card", "trainer", "doctor_figures"},
-    {"examples", "scoring"},
+    {"examples", "predictor", "scoring"},
     {"results"},
     {"report", "run_figures"},
-    {"run", "doctor", "pipeline", "export"},
+    {"run", "doctor", "pipeline", "export", "predictions"},
 )
 
 

@@ -35,7 +35,7 @@ FCN = "model={type: fcn, size: resnet50}"
         (["train.gradient_checkpointing=true", FCN], r"train\.gradient_checkpointing=true: HfsegFCN.* not support"),
         (["train.log_level=nonsense"], r"train\.log_level='nonsense' is none of detail, debug"),
         (["train.fp16=true"], r"train\.fp16=true on a CPU"),
-        (["train.accelerator_config=nonsense"], r"TrainingArguments, is refused: .*nonsense"),
+        (["train.accelerator_config=nonsense"], r"TrainingArguments\) is refused: .*nonsense"),
         (["train.max_grad_norm=-1.0"], r"train\.max_grad_norm: must be at least 0"),
         (["model.unfreeze_at=2"], r"`unfreeze_at` needs something that is frozen"),
         (["model={freeze: encoder, unfreeze_at: 4}"], r"model\.unfreeze_at=4: the training has 4 steps"),

@@ -180,7 +180,7 @@ def test_what_is_wrong_is_named(folder: Path, tmp_path: Path, web: str) -> None:
         (f"{web}/nowhere.png", {}, r"nowhere.png could not be downloaded.*404"),
         (f"{web}/page.png", {}, r"page.png is no readable image"),
         ("http://127.0.0.1:9/x.png", {}, r"http://127.0.0.1:9/x.png could not be downloaded"),
-        ("nowhere.png", {}, r"nowhere.png cannot be read"),
+        ("nowhere.png", {}, r"nowhere.png is missing"),
         ("data:image/png;base64,AAAA", {}, "is no readable image"),
         (pictures()[0], {"treshold": 0.5}, "'treshold' is no option"),
         (pictures()[0], {"subtask": "panoptic"}, "semantic segmentation only"),

@@ -142,7 +142,7 @@ def reload(model: PreTrainedModel, folder: Path) -> None:
     model.load_state_dict(saved.state_dict())
 
 
-def processor_beside(folder: Path, size: int | None, source: str) -> SegformerImageProcessor:
+def processor_beside(folder: Path, size: int | None, source: str, key: str = "model.init") -> SegformerImageProcessor:
     """The size and the normalisation of a model's own image processor, without its cropping and padding.
 
     A processor that crops or keeps the aspect ratio does not show the model the whole image in a known place, so the
@@ -152,6 +152,7 @@ def processor_beside(folder: Path, size: int | None, source: str) -> SegformerIm
         folder: where the model's `preprocessor_config.json` is.
         size: side of the square that images are resized to, instead of the processor's own size.
         source: where the folder comes from, for messages.
+        key: what the user calls it, for messages.
 
     Raises:
         UserError: there is no image processor, or it does more to the colours than scale and shift them.
@@ -161,7 +162,7 @@ def processor_beside(folder: Path, size: int | None, source: str) -> SegformerIm
             own = AutoImageProcessor.from_pretrained(folder)
     except LOADING_ERRORS as error:
         raise UserError(
-            f"model.init={source!r} has no image processor that can be loaded ({_first_line(error)}). Save the one "
+            f"{key}={source!r} has no image processor that can be loaded ({_first_line(error)}). Save the one "
             "that the model was trained with beside its weights: processor.save_pretrained(folder)."
         ) from error
     settings = json.loads(own.to_json_string())
@@ -172,7 +173,7 @@ def processor_beside(folder: Path, size: int | None, source: str) -> SegformerIm
     elif side:
         chosen = {"height": side, "width": side}
     else:
-        raise UserError(f"The image processor of model.init={source!r} has no size: set eval.size.")
+        raise UserError(f"The image processor of {key}={source!r} has no size: set eval.size.")
     unit = 255 * settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 255.0
     is_normalised = settings.get("do_normalize") is not False and settings.get("image_mean") is not None
     processor = SegformerImageProcessor(
@@ -182,11 +183,11 @@ def processor_beside(folder: Path, size: int | None, source: str) -> SegformerIm
         image_mean=[value / unit for value in (settings["image_mean"] if is_normalised else [0.0] * 3)],
         image_std=[value / unit for value in (settings["image_std"] if is_normalised else [1.0] * 3)],
     )
-    _check_colours(own, processor, source)
+    _check_colours(own, processor, f"{key}={source!r}")
     return processor
 
 
-def _check_colours(own: Any, processor: SegformerImageProcessor, source: str) -> None:
+def _check_colours(own: Any, processor: SegformerImageProcessor, which: str) -> None:
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     expected = own(images=image, do_resize=False, do_center_crop=False, do_pad=False, return_tensors="pt")
     found = processor(images=image, do_resize=False, return_tensors="pt")["pixel_values"]
@@ -194,8 +195,8 @@ def _check_colours(own: Any, processor: SegformerImageProcessor, source: str) ->
         expected["pixel_values"].float(), found, rtol=1e-4, atol=1e-4
     ):
         raise UserError(
-            f"The image processor of model.init={source!r}, {type(own).__name__}, does more to the colours than to "
-            "scale and shift them, such as swapping channels: such a model cannot be trained here."
+            f"The image processor of {which}, {type(own).__name__}, does more to the colours than to "
+            "scale and shift them, such as swapping channels: such a model cannot be trained or used here."
         )
 
 

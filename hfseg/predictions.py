@@ -1,0 +1,233 @@
+"""predict_images(...): a folder of images to masks, overlays and class shares, by any number of processes."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from hfseg.data.files import file_state
+from hfseg.data.image_paths import find_images
+from hfseg.errors import UserError
+from hfseg.labels import LabelSet
+from hfseg.predict import read_image
+from hfseg.prediction_files import SUFFIXES, PredictionFolder
+from hfseg.predictor import Predictor, load_predictor, segment
+
+NUM_NAMED = 5  # of the images that cannot be read; each has been named when it was its turn
+# A photo of 384 pixels takes 5 ms to decode, resize and write, for which a GPU is not to wait; on a CPU, whose cores
+# the model keeps busy, threads were measured neither to help nor to hurt.
+NUM_THREADS = min(8, os.cpu_count() or 1)
+WAIT = timedelta(days=7)  # for the slowest process
+Loaded: TypeAlias = tuple[str, Path, Image.Image, torch.Tensor]  # name, file, RGB, pixel values (1, 3, h, w)
+Segmented: TypeAlias = tuple[str, Path, Image.Image, NDArray[Any], float]  # name, file, RGB, ids (H, W), confidence
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def predict_images(
+    images: str | Path | Sequence[str | Path],
+    model: str,
+    output: str | Path,
+    overrides: Sequence[str] = (),
+    batch_size: int = 8,
+) -> Path:
+    """Segments files into files. Started again after any interruption, it does what is left.
+
+    Under `accelerate launch` or torchrun each process takes its share of the images that are left.
+
+    Args:
+        images: a folder, a glob, a `.txt` file with a path a line, an image, or several of these.
+        model: a folder (of a run, or with a model) or a Hub id.
+        output: the folder to write `masks/`, `colours/`, `overlays/` and `predictions.jsonl` into.
+        overrides: `eval.` keys, such as `eval.flip=true`; by default images are looked at as in the evaluation of the
+            model's run, whose config lies beside it, and otherwise as the model's image processor says.
+        batch_size: images per forward pass; `whole` and `slide` take them one by one.
+
+    Returns:
+        `predictions.jsonl`, a line for each image: `name`, `file` and its `file_state` (bytes and time of change),
+        `width`, `height`, `shares` (of the pixels, by class) and `confidence` (the mean over pixels of the calibrated
+        probability of the class chosen).
+
+    Raises:
+        UserError: no such images or model, another model's folder, no room; or, after all others are done, images that
+            could not be read.
+    """
+    if batch_size < 1:
+        raise UserError(f"--batch-size {batch_size}: at least one image at a time.")
+    state = PartialState(cpu=not torch.accelerator.is_available(), timeout=WAIT)
+    output = Path(output).expanduser()
+    inputs = [images] if isinstance(images, str | Path) else images
+    named = find_images(inputs, ignored=[output / folder for folder in SUFFIXES])
+    predictor = load_predictor(model, overrides, state.device)
+    files = PredictionFolder(output, predictor.labels)
+    with locked(output) if state.is_main_process else nullcontext():
+        if state.is_main_process:
+            files.prepare(predictor.settings, named)
+        state.wait_for_everyone()
+        finished = files.finished()
+        todo = [(name, path) for name, path in named.items() if name not in finished]
+        share = todo[state.process_index :: state.num_processes]
+        unreadable: list[str] = []
+        with progress_bar(state, len(named) - len(todo), len(named)) as bar:
+            for line in predict_share(predictor, files, share, batch_size, unreadable):
+                files.append(state.process_index, line)
+                bar.advance(bar.task_ids[0], state.num_processes)
+            bar.update(bar.task_ids[0], completed=len(named))
+        unreadable = gather_object(unreadable)  # waits for every process
+        if state.is_main_process:
+            print_shares(files.merge(), predictor.labels, output)
+        state.wait_for_everyone()
+    if unreadable:
+        reasons = [*unreadable[:NUM_NAMED], *(["..."] if len(unreadable) > NUM_NAMED else [])]
+        raise UserError(
+            f"{len(unreadable)} of {len(named)} images could not be read; all others are in {output}. Mend them or "
+            f"leave them out, and start again.\n  " + "\n  ".join(reasons)
+        )
+    return output / "predictions.jsonl"
+
+
+def locked(output: Path) -> AbstractContextManager[Any]:
+    """Against a second command for the same folder; a process that is gone holds no lock."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        return FileLock(output / ".lock").acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(f"Another process is writing to {output}. Wait for it, or choose another --output.") from error
+    except OSError as error:
+        raise UserError(f"{output} cannot be written: {error.strerror or error}. Choose another --output.") from error
+
+
+class Rate(ProgressColumn):
+    """Images per second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed or 0:.1f} images/s")
+
+
+def progress_bar(state: PartialState, num_finished: int, num_images: int) -> Progress:
+    """Shown by one process, for all of them."""
+    columns = (BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn(elapsed_when_finished=True))
+    bar = Progress(*columns, console=Console(stderr=True), disable=not state.is_main_process)
+    bar.add_task("predict", completed=num_finished, total=num_images)
+    return bar
+
+
+def predict_share(
+    predictor: Predictor,
+    files: PredictionFolder,
+    share: Sequence[tuple[str, Path]],
+    batch_size: int,
+    unreadable: list[str],
+) -> Iterator[dict[str, Any]]:
+    """Predicts the images of one process, and writes their pictures.
+
+    Threads decode and resize the images ahead and write the pictures behind, while the model is at work; there are
+    never more than two batches of each, however many images there are.
+
+    Args:
+        predictor: the model.
+        files: what to write into.
+        share: names and paths.
+        batch_size: images per forward pass.
+        unreadable: gets a message for each image that cannot be read.
+
+    Yields:
+        The line of each image whose pictures are written.
+    """
+    batch_size = 1 if predictor.view.is_native else batch_size
+
+    def load(entry: tuple[str, Path]) -> Loaded | str:
+        name, path = entry
+        try:
+            image = read_image(path)
+        except UserError as error:
+            return str(error)
+        return name, path, image, predictor.processor(images=[image], return_tensors="pt")["pixel_values"]
+
+    def write(found: Segmented) -> dict[str, Any]:
+        name, path, image, ids, confidence = found
+        files.write(name, image, ids)
+        return line_of(name, path, ids, confidence, predictor.labels)
+
+    def readable(loaded: Iterable[Loaded | str]) -> Iterator[Loaded]:
+        for entry in loaded:
+            if isinstance(entry, str):
+                unreadable.append(entry)
+                Console(stderr=True).print(f"skipped: {entry}", markup=False, highlight=False, soft_wrap=True)
+            else:
+                yield entry
+
+    def segmented(loaded: Iterator[Loaded]) -> Iterator[Segmented]:
+        while batch := list(islice(loaded, batch_size)):
+            pixel_values = torch.cat([pixels for *_, pixels in batch])
+            predicted = segment(predictor, pixel_values, [(image.height, image.width) for _, _, image, _ in batch])
+            for (name, path, image, _), (ids, confidence) in zip(batch, predicted, strict=True):
+                yield name, path, image, ids, confidence
+
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        loaded = readable(in_background(pool, load, share, 2 * batch_size))
+        yield from in_background(pool, write, segmented(loaded), 2 * batch_size)
+
+
+def in_background(
+    pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], ahead: int
+) -> Iterator[Result]:
+    """As `map`, with up to `ahead` calls under way or waiting to be looked at."""
+    waiting: deque[Future[Result]] = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def line_of(name: str, path: Path, ids: NDArray[Any], confidence: float, labels: LabelSet) -> dict[str, Any]:
+    shares = np.bincount(ids.reshape(-1), minlength=labels.num_labels) / ids.size
+    return {
+        "name": name,
+        "file": str(path),
+        "file_state": list(file_state(path)),
+        "width": ids.shape[1],
+        "height": ids.shape[0],
+        "shares": {label: round(float(share), 9) for label, share in zip(labels.names, shares, strict=True)},
+        "confidence": round(confidence, 4),
+    }
+
+
+def print_shares(lines: Iterable[Mapping[str, Any]], labels: LabelSet, output: Path) -> None:
+    """The table at the end: how much of all pixels each class has, and in how many images it is."""
+    num_images, num_pixels, confidence = 0, 0, 0.0
+    pixels, presence = np.zeros(labels.num_labels), np.zeros(labels.num_labels, dtype=int)
+    for line in lines:
+        shares = np.array([line["shares"][name] for name in labels.names])
+        size = line["width"] * line["height"]
+        pixels += shares * size
+        presence += shares > 0
+        num_images, num_pixels, confidence = num_images + 1, num_pixels + size, confidence + line["confidence"]
+    mean = confidence / max(num_images, 1)
+    table = Table(title=f"{num_images} images in {output}", caption=f"mean confidence {mean:.4f}")
+    table.add_column("class")
+    table.add_column("share of all pixels", justify="right")
+    table.add_column("images with it", justify="right")
+    for index in np.argsort(-pixels, kind="stable"):
+        share = pixels[index] / max(num_pixels, 1)
+        table.add_row(labels.names[index], f"{share:.2%}", str(presence[index]))
+    Console().print(table)
