@@ -30,7 +30,7 @@ LAYERS = (
         "publish",
         "publishing_trainer",
     },
-    {"auto", "predict", "provenance", "model_card", "trainer", "doctor_figures"},
+    {"auto", "predict", "provenance", "model_card", "run_folder", "trainer", "doctor_figures"},
     {"examples", "predictor", "scoring"},
     {"results"},
     {"report", "run_figures"},
