@@ -246,21 +246,12 @@ class SegTrainer(PublishingTrainer):
         """
         inputs = self._prepare_inputs(inputs)
         self.scored_names += inputs.get("names", [])
-        metrics, wanted = self.compute_metrics, {}
-        if isinstance(metrics, SegMetrics):
-            wanted = {key: vars(metrics)[key] for key in ("boundary", "calibration", "temperature")}
+        metrics = self.compute_metrics
+        wanted = metrics.options if isinstance(metrics, SegMetrics) else {}
         network = self._inference_copy or model
         with torch.no_grad(), self.accelerator.autocast():
             counts = count_images(network, inputs, self.evaluation, self.labels.ignore_index, **wanted)
         loss_sums = counts["loss"]
-        finite = loss_sums[:, 0].isfinite()
-        if not finite.all():
-            first = int((~finite).nonzero()[0, 0])
-            name = inputs["names"][first] if inputs.get("names") else f"number {first} of the batch"
-            raise UserError(
-                f"The model's logits are NaN or infinite on the image {name}: there is nothing to score. Its weights "
-                "may have diverged, or train.fp16 may be too narrow for it: use train.bf16."
-            )
         if prediction_loss_only:
             return loss_sums[:, 0].sum() / loss_sums[:, 1].sum().clamp(min=1), None, None
         return None, counts, loss_sums.new_zeros(len(loss_sums), 1)
