@@ -1,8 +1,10 @@
-"""TrainingArguments that are accepted, and fail later or do nothing: refused before the training, in one message."""
+"""`train:` as TrainingArguments; those that would fail later or do nothing are refused before the training."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from accelerate.utils import DynamoBackend
@@ -10,8 +12,34 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers import PreTrainedModel, TrainingArguments
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
+from hfseg.config import RunConfig
 from hfseg.errors import UserError
 
+
+def default_workers() -> int:
+    """2 to 8 processes to load data, by the cores that each of this machine's training processes has."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 2
+    cores //= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun and accelerate set it
+    return min(max(cores - 1, 2), 8)
+
+
+# Defaults of `train:` where TrainingArguments' own would hide something or waste memory; a config may change them.
+TRAIN_DEFAULTS: dict[str, Any] = {
+    "batch_eval_metrics": True,  # counts are added batch by batch: memory does not grow with the data set
+    "logging_nan_inf_filter": False,  # stock writes the running mean over a NaN loss
+    "logging_steps": 50,
+    "eval_strategy": "epoch",
+    "save_strategy": "epoch",
+    "save_total_limit": 2,  # the best and the last
+    "load_best_model_at_end": True,
+    "restore_callback_states_from_checkpoint": True,  # early stopping goes on counting
+    "metric_for_best_model": "mean_iou",
+    "lr_scheduler_type": "polynomial",
+    # A GPU must not wait: a sample takes a worker 2 to 4 ms, so 2 to 8 workers, as the process has cores, feed several
+    # hundred a second. On a CPU, training itself takes every core and a sample is a hundredth of its step.
+    "dataloader_num_workers": default_workers() if torch.cuda.is_available() else 0,
+    "dataloader_pin_memory": torch.cuda.is_available(),
+}
 LOG_LEVELS = ("detail", "debug", "info", "warning", "error", "critical", "passive")
 
 # How transformers, accelerate and torch refuse a value, or say that a package is missing.
@@ -31,6 +59,39 @@ def refused(setting: str) -> Iterator[None]:
         raise
     except REFUSALS as error:
         raise UserError(f"{setting} is refused: {error}") from error
+
+
+def training_arguments(config: RunConfig) -> TrainingArguments:
+    """`train:` as it stands, over our defaults.
+
+    Raises:
+        UserError: TrainingArguments refuses the combination.
+    """
+    chosen = TRAIN_DEFAULTS | config.train
+    # Workers that stay from epoch to epoch; without workers it would be refused.
+    chosen.setdefault("dataloader_persistent_workers", chosen["dataloader_num_workers"] > 0)
+    fixed = {
+        "output_dir": str(config.output_dir),
+        "seed": config.seed,
+        "label_names": ["labels"],
+        "remove_unused_columns": False,  # the samples' columns are not the data set's
+        "hub_model_id": config.hub.repo,
+        "hub_private_repo": config.hub.private,
+        "hub_revision": config.hub.revision,
+    }
+    with refused("`train:` (transformers.TrainingArguments)"):
+        return TrainingArguments(**(chosen | fixed))
+
+
+def check_streaming(config: RunConfig, args: TrainingArguments) -> None:
+    """Raises UserError for what a data set without a length cannot do."""
+    if config.data.streaming and args.max_steps <= 0:
+        raise UserError("data.streaming=true: a stream has no length, so train.max_steps must say how long to train.")
+    if config.data.streaming and args.world_size > 1:
+        raise UserError(
+            f"data.streaming=true with {args.world_size} processes: an exact score needs to know which process has "
+            "scored which image. Use one process, or data.streaming=false."
+        )
 
 
 def check_arguments(args: TrainingArguments, model: PreTrainedModel) -> None:
@@ -85,6 +146,13 @@ def check_processes(args: TrainingArguments) -> None:
         raise UserError(
             f"{launched} processes are started, but transformers makes each a training of its own. On CPUs set "
             "train.use_cpu=true; on GPUs start one process for each that is visible."
+        )
+    # accelerate's MULTI_CPU starts one process a machine and leaves it to MPI to number them
+    is_one_of_several = {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= os.environ.keys()
+    if is_one_of_several and "WORLD_SIZE" not in os.environ and args.world_size == 1:
+        raise UserError(
+            "accelerate has started this process for several without saying which of them it is (MULTI_CPU without "
+            "MPI): each would train alone. Use distributed_type: MULTI_GPU with train.use_cpu=true, or torchrun."
         )
     for name, chosen in (("fsdp", args.fsdp), ("deepspeed", args.deepspeed)):
         variable = f"ACCELERATE_USE_{name.upper()}"  # what `accelerate launch` makes of its config file

@@ -11,7 +11,9 @@ def upsampled_class_ids(logits: torch.Tensor, height: int, width: int) -> torch.
 
     A pixel lies between four small ones and its logits are a convex combination of theirs: where all four have the
     same largest class, so has the pixel. Only the others, at the regions' contours, are upsampled. It equals
-    `interpolate(...).argmax(1)`, but for pixels where two classes are equal to the last bit of float32.
+    `interpolate(...).argmax(1)`, but for pixels whose two largest logits differ by no more than float32 rounds (some
+    1e-7 of them), which logits in half precision have now and then: there `interpolate` itself answers differently
+    from one memory layout to the next.
 
     Args:
         logits: (B, K, h, w), any float type.

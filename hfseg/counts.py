@@ -1,6 +1,7 @@
 """`counts.npz` of a run's folder: the integers behind its scores, and a paired test of two runs from them."""
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,22 @@ from hfseg.scores import mean_iou
 
 COUNTS = "counts.npz"
 SPLITS, KEYS = ("eval", "test"), ("names", "areas", "confusion")
+# What `np.load` raises for bytes that are not what was written.
+DAMAGED = (ValueError, TypeError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+
+
+def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """All arrays of an `.npz`.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+    except DAMAGED as error:
+        raise ValueError(f"{path.name} is damaged: {error}") from error
 
 
 def write_counts(run_dir: Path, arrays: dict[str, Any]) -> None:
@@ -39,11 +56,10 @@ def read_counts(run_dir: Path) -> dict[str, NDArray[Any]]:
     """
     path = run_dir / COUNTS
     try:
-        with np.load(path, allow_pickle=False) as file:
-            counts = {key: file[key] for key in file.files}
+        counts = load_arrays(path)
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: is this the folder of a finished run? --eval-only writes it.") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}). Write it anew with --eval-only.") from error
     missing = sorted({"classes", *(f"{split}_{key}" for split in SPLITS for key in KEYS)} - counts.keys())
     if missing:

@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
 from hfseg.data.findings import Tile
-from hfseg.figures import class_handles, colour_overlay, save_figure
+from hfseg.figures import add_legend, class_handles, colour_overlay, ids_in, save_figure
 from hfseg.labels import LabelSet
 
 SPLIT_COLOURS = ("#0072B2", "#D55E00", "#009E73")
@@ -18,8 +19,10 @@ FAULTY = "#B00020"
 UNKNOWN = (255, 0, 0)  # of ids that are no class
 SHEET_COLUMNS = 6
 MAX_NAME = 28  # characters under a picture of the contact sheet
+AS_IT_IS = {"text.parse_math": False}  # a class or a file may have two dollars in its name
 
 
+@rc_context(AS_IT_IS)
 def plot_class_distribution(
     shares: Mapping[str, NDArray[np.floating]], names: Sequence[str], labels: LabelSet, path: Path
 ) -> None:
@@ -54,6 +57,7 @@ def plot_class_distribution(
     save_figure(figure, path)
 
 
+@rc_context(AS_IT_IS)
 def plot_contact_sheet(tiles: Sequence[Tile], labels: LabelSet, title: str, path: Path) -> None:
     """Draws samples with their masks over them; flagged ones come in a red frame, with their faults.
 
@@ -65,7 +69,9 @@ def plot_contact_sheet(tiles: Sequence[Tile], labels: LabelSet, title: str, path
     """
     num_rows = -(-len(tiles) // SHEET_COLUMNS)
     tallest = max((tile.image.height / tile.image.width for tile in tiles if tile.image), default=0.75)
-    figure = Figure(figsize=(2.4 * SHEET_COLUMNS, (0.55 + 2.3 * min(tallest, 1)) * num_rows + 1), layout="constrained")
+    figure = Figure(
+        figsize=(2.4 * SHEET_COLUMNS, (0.55 + 2.3 * min(tallest, 1)) * num_rows + 0.7), layout="constrained"
+    )
     figure.suptitle(title, fontsize=13)
     grid = figure.subplots(num_rows, SHEET_COLUMNS, squeeze=False).ravel()
     has_unknown = False
@@ -80,10 +86,11 @@ def plot_contact_sheet(tiles: Sequence[Tile], labels: LabelSet, title: str, path
         axes.set(xticks=[], yticks=[])
     for axes in grid[len(tiles) :]:
         axes.set_axis_off()
-    handles = class_handles(labels)
+    handles = class_handles(labels, ids_in(tile.ids for tile in tiles if tile.ids is not None))
     if has_unknown:
         handles.append(Patch(color=np.divide(UNKNOWN, 255), label="not a class"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 8), frameon=False)
+    if handles:
+        add_legend(figure, handles)
     save_figure(figure, path)
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from hfseg.config import EvalConfig
+from hfseg.counts import load_arrays
 from hfseg.data import some_rows
 from hfseg.figures import Example
 from hfseg.labels import LabelSet
@@ -106,22 +107,22 @@ def load_examples(path: Path) -> tuple[list[Example], LabelSet]:
     """The examples of a file that `save_examples` wrote, with the classes and their colours.
 
     Raises:
-        OSError, ValueError, KeyError or zipfile.BadZipFile: there is no such file, or it is damaged.
+        OSError, ValueError or KeyError: there is no such file, or it is damaged.
     """
-    with np.load(path, allow_pickle=False) as file:
-        palette = [(int(red), int(green), int(blue)) for red, green, blue in file["palette"]]
-        labels = LabelSet(file["class_names"].tolist(), int(file["ignore_index"]), palette)
-        examples = [
-            Example(
-                str(name),
-                Image.fromarray(file[f"image_{number}"]),
-                file[f"label_{number}"],
-                file[f"prediction_{number}"],
-                float(file["mean_iou"][number]),
-                str(file["titles"][number]),
-            )
-            for number, name in enumerate(file["names"])
-        ]
+    file = load_arrays(path)
+    palette = [(int(red), int(green), int(blue)) for red, green, blue in file["palette"]]
+    labels = LabelSet(file["class_names"].tolist(), int(file["ignore_index"]), palette)
+    examples = [
+        Example(
+            str(name),
+            Image.fromarray(file[f"image_{number}"]),
+            file[f"label_{number}"],
+            file[f"prediction_{number}"],
+            float(file["mean_iou"][number]),
+            str(file["titles"][number]),
+        )
+        for number, name in enumerate(file["names"])
+    ]
     return examples, labels
 
 

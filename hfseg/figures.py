@@ -7,8 +7,9 @@ people with any colour vision can tell apart; more runs than colours differ in t
 
 import html
 import io
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +37,7 @@ STYLE = {
     "axes.titlesize": 12,
     "axes.titleweight": "bold",
     "legend.frameon": False,
+    "text.parse_math": False,  # a class may be called "$5 and $10"
     "svg.fonttype": "none",  # text stays text: searchable, and in the page's font
     "svg.hashsalt": "hfseg",  # the same figure gives the same file
     **{f"{part}.color": INK for part in ("text", "xtick", "ytick")},
@@ -215,14 +217,15 @@ def row_shares(matrix: NDArray[np.integer]) -> NDArray[np.float64]:
 
 @rc_context(STYLE)
 def plot_examples(examples: Sequence[Example], labels: LabelSet) -> Figure:
-    """Draws image, truth, prediction and error map of each example side by side, with its mean IoU and a legend.
+    """Draws image, truth, prediction and error map of each example side by side, with its mean IoU and a legend of
+    the classes in them.
 
     Args:
         examples: one row each.
         labels: names and colours.
     """
     tallest = sum(0.35 + 2.15 * example.image.height / example.image.width for example in examples)
-    figure = Figure(figsize=(9, tallest + 0.9))
+    figure = Figure(figsize=(9, tallest + 0.6))
     figure.set_layout_engine("constrained")
     grid = figure.subplots(len(examples), 4, squeeze=False)
     for axes, title in zip(grid[0], ("image", "truth", "prediction", "errors"), strict=True):
@@ -235,9 +238,22 @@ def plot_examples(examples: Sequence[Example], labels: LabelSet) -> Figure:
         row[0].set_ylabel(example.title, fontsize=10)
         row[0].set_xlabel(example.name[-MAX_NAME:], fontsize=8)
         row[2].set_xlabel(f"mean IoU {example.mean_iou:.3f}", fontsize=10)
-    handles = [*class_handles(labels), Patch(color=np.divide(WRONG, 255), label="wrong")]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6))
+    shown = ids_in(ids for example in examples for ids in (example.label, example.prediction))
+    add_legend(figure, [*class_handles(labels, shown), Patch(color=np.divide(WRONG, 255), label="wrong")])
     return figure
+
+
+def add_legend(figure: Figure, handles: Sequence[Patch]) -> None:
+    """Below everything else, in as many columns as there is room for; the figure grows by its lines."""
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    columns = min(len(handles), max(1, int(10.7 * figure.get_figwidth()) // (longest + 6)))  # in characters
+    figure.set_figheight(figure.get_figheight() + 0.25 * math.ceil(len(handles) / columns))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+
+
+def ids_in(maps: Iterable[NDArray[np.integer]]) -> set[int]:
+    """Class ids that occur in some map; the ignore index may be among them."""
+    return set().union(*(np.unique(ids).tolist() for ids in maps))
 
 
 def example_pictures(example: Example, labels: LabelSet) -> tuple[NDArray[np.uint8], ...]:
@@ -269,12 +285,13 @@ def colour_overlay(image: Image.Image, ids: NDArray[np.integer], labels: LabelSe
     return blended.astype(np.uint8)
 
 
-def class_handles(labels: LabelSet) -> list[Patch]:
-    """The classes for a legend."""
+def class_handles(labels: LabelSet, chosen: Container[int] | None = None) -> list[Patch]:
+    """The classes for a legend: all, or those with these ids."""
     assert labels.palette is not None
     return [
         Patch(color=np.divide(colour, 255), label=name)
-        for name, colour in zip(labels.names, labels.palette, strict=True)
+        for number, (name, colour) in enumerate(zip(labels.names, labels.palette, strict=True))
+        if chosen is None or number in chosen
     ]
 
 

@@ -62,7 +62,7 @@ class LabelSet:
         if 0 <= self.ignore_index < len(self.names):
             raise UserError(
                 f"ignore_index={self.ignore_index} is also the id of class {self.names[self.ignore_index]!r}. "
-                f"Choose one outside 0..{len(self.names) - 1}, for example 255."
+                f"Choose one outside 0..{len(self.names) - 1}, for example {255 if len(self.names) <= 255 else -1}."
             )
         palette = default_palette(len(self.names)) if self.palette is None else tuple(map(tuple, self.palette))
         if len(palette) != len(self.names):

@@ -133,6 +133,8 @@ class SegMetrics:
         small = torch.as_tensor(logits).to(labelled.device)
         if small.ndim != 4 or small.shape[:2] != (len(labelled), self.labels.num_labels):
             raise UserError(f"Logits have shape {tuple(small.shape)} for labels {tuple(labelled.shape)}.")
+        if not small.isfinite().all():
+            raise UserError("The logits are NaN or infinite: they say no class. Has the model diverged, or fp16?")
         if not self.calibration:  # then nobody needs the values at full size
             self._count(upsampled_class_ids(small, *labelled.shape[-2:]), labelled)
             return
@@ -185,6 +187,11 @@ class SegMetrics:
             self.per_image_confusion.extend(counts[:, :-1])
 
     @property
+    def options(self) -> dict[str, Any]:
+        """What is counted beside classes, as arguments of `hfseg.models.counting.count_images`."""
+        return {"boundary": self.boundary, "calibration": self.calibration, "temperature": self.temperature}
+
+    @property
     def num_ignored(self) -> int:
         """Ignored pixels."""
         return int(self.ignored.sum())
@@ -205,8 +212,8 @@ class SegMetrics:
         Raises:
             UserError: the other one has other classes, or contours or confidences are counted in one of the two only.
         """
-        for option in ("boundary", "calibration", "temperature"):
-            theirs, own = vars(other)[option], vars(self)[option]
+        for option, own in self.options.items():
+            theirs = other.options[option]
             if theirs != own:
                 raise UserError(f"Cannot merge metrics with {option}={theirs} into {option}={own}.")
         if other.labels.names != self.labels.names:

@@ -1,20 +1,16 @@
 """run(config): load, train, choose on validation, score on test, write everything down. Read it top to bottom."""
 
 import json
-import os
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import datasets
-import torch
 from rich.console import Console
 from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments, set_seed
 
-from hfseg.arguments import check_arguments, refused
+from hfseg.arguments import check_arguments, check_streaming, training_arguments
 from hfseg.callbacks import HistoryCallback, ScheduledUnfreezing, early_stopping
-from hfseg.checkpoints import checkpoints, last_whole_checkpoint
 from hfseg.config import RunConfig
 from hfseg.console import print_table
 from hfseg.counts import COUNTS, write_counts
@@ -30,36 +26,10 @@ from hfseg.provenance import Provenance, peak_memory_mb
 from hfseg.publish import publish_run
 from hfseg.report import write_report
 from hfseg.run_figures import draw_figures
+from hfseg.run_folder import check_output_dir, check_same_classes, check_same_run
 from hfseg.scores import flat_metrics
 from hfseg.scoring import FinalScores, evaluate
 from hfseg.trainer import SegTrainer
-
-
-def default_workers() -> int:
-    """2 to 8 processes to load data, by the cores that each of this machine's training processes has."""
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 2
-    cores //= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun and accelerate set it
-    return min(max(cores - 1, 2), 8)
-
-
-# Defaults of `train:` where TrainingArguments' own would hide something or waste memory; a config may change them.
-TRAIN_DEFAULTS: dict[str, Any] = {
-    "batch_eval_metrics": True,  # counts are added batch by batch: memory does not grow with the data set
-    "logging_nan_inf_filter": False,  # stock writes the running mean over a NaN loss
-    "logging_steps": 50,
-    "eval_strategy": "epoch",
-    "save_strategy": "epoch",
-    "save_total_limit": 2,  # the best and the last
-    "load_best_model_at_end": True,
-    "restore_callback_states_from_checkpoint": True,  # early stopping goes on counting
-    "metric_for_best_model": "mean_iou",
-    "lr_scheduler_type": "polynomial",
-    # A GPU must not wait: a sample takes a worker 2 to 4 ms, so 2 to 8 workers, as the process has cores, feed several
-    # hundred a second. On a CPU, training itself takes every core and a sample is a hundredth of its step.
-    "dataloader_num_workers": default_workers() if torch.cuda.is_available() else 0,
-    "dataloader_pin_memory": torch.cuda.is_available(),
-}
-EVAL_ONLY_KEYS = ("train.", "eval.boundary", "eval.calibration")  # may differ when a run is only scored again
 
 
 def run(config: RunConfig, resume: bool = False, eval_only: bool = False) -> dict[str, Any]:
@@ -144,108 +114,6 @@ def check_quickly(config: RunConfig, quiet: bool) -> None:
     report.raise_errors()
     if not quiet:
         report.print_findings(Console())
-
-
-def training_arguments(config: RunConfig) -> TrainingArguments:
-    """`train:` as it stands, over our defaults.
-
-    Raises:
-        UserError: TrainingArguments refuses the combination.
-    """
-    chosen = TRAIN_DEFAULTS | config.train
-    # Workers that stay from epoch to epoch; without workers it would be refused.
-    chosen.setdefault("dataloader_persistent_workers", chosen["dataloader_num_workers"] > 0)
-    fixed = {
-        "output_dir": str(config.output_dir),
-        "seed": config.seed,
-        "label_names": ["labels"],
-        "remove_unused_columns": False,  # the samples' columns are not the data set's
-        "hub_model_id": config.hub.repo,
-        "hub_private_repo": config.hub.private,
-        "hub_revision": config.hub.revision,
-    }
-    with refused("`train:` (transformers.TrainingArguments)"):
-        return TrainingArguments(**(chosen | fixed))
-
-
-def check_streaming(config: RunConfig, args: TrainingArguments) -> None:
-    """Raises UserError for what a data set without a length cannot do."""
-    if config.data.streaming and args.max_steps <= 0:
-        raise UserError("data.streaming=true: a stream has no length, so train.max_steps must say how long to train.")
-    if config.data.streaming and args.world_size > 1:
-        raise UserError(
-            f"data.streaming=true with {args.world_size} processes: an exact score needs to know which process has "
-            "scored which image. Use one process, or data.streaming=false."
-        )
-
-
-def check_output_dir(config: RunConfig, resume: bool, eval_only: bool) -> str | None:
-    """Keeps one run from overwriting another; returns the checkpoint to resume from, if that is wanted.
-
-    Raises:
-        UserError: the folder holds a run already, or nothing to resume or to score.
-    """
-    output_dir = config.output_dir
-    if eval_only and config.model.init is None and not (output_dir / "model").is_dir():
-        raise UserError(
-            f"There is nothing to score: {output_dir}/model does not exist. Train first or set model.init."
-        )
-    try:
-        output_dir.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"output_dir={output_dir} cannot be written to: {error}") from error
-    if output_dir.exists() and not output_dir.is_dir():
-        raise UserError(f"output_dir={output_dir} is a file; give a folder.")
-    if resume and (output_dir / "metrics.json").exists():
-        raise UserError(f"{output_dir} holds a finished run: there is nothing to resume. --eval-only scores it again.")
-    if resume:
-        return str(last_whole_checkpoint(output_dir))
-    if not eval_only and (checkpoints(output_dir) or (output_dir / "metrics.json").exists()):
-        raise UserError(
-            f"{output_dir} already holds a run. Continue it with --resume, score it with --eval-only, delete the "
-            "folder, or give this run another `name` or `output_dir`."
-        )
-    return None
-
-
-def check_same_run(config: RunConfig, eval_only: bool) -> None:
-    """A run that is continued or scored again must be the one that was started.
-
-    Raises:
-        UserError: keys differ from the saved `run_config.yaml`; lists them.
-    """
-    saved = config.output_dir / "run_config.yaml"
-    if not saved.exists():
-        return
-    before, now = (flatten(each.model_dump(mode="json")) for each in (RunConfig.load(saved), config))
-    free = ("output_dir", "name", "data.root", "data.note", *(EVAL_ONLY_KEYS if eval_only else ()))
-    changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
-    changed = [key for key in changed if not key.startswith(free)]
-    if changed:
-        lines = [f"  {key}: {before.get(key)!r} then, {now.get(key)!r} now" for key in changed]
-        raise UserError("\n".join([f"{saved} differs from this config; restore it or start another run:", *lines]))
-
-
-def check_same_classes(folder: Path, labels: LabelSet) -> None:
-    """Raises UserError where the weights in a folder are those of other classes, or of another order of them."""
-    try:
-        saved = json.loads((folder / "config.json").read_text())["id2label"]
-        then, now = [saved[str(index)] for index in range(len(saved))], list(labels.names)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder}/config.json is missing or torn ({error!r}): start another run.") from error
-    if then != now:
-        raise UserError(
-            f"The weights in {folder} were trained for the classes {then}; the data has {now} now. Restore the class "
-            "list, or start another run."
-        )
-
-
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}"""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 def check_against_labels(config: RunConfig, args: TrainingArguments, labels: LabelSet) -> None:

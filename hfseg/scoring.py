@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from hfseg.config import RunConfig
 from hfseg.data import eval_set
 from hfseg.data.cityscapes import CATEGORIES
+from hfseg.errors import UserError
 from hfseg.metrics import SegMetrics
 from hfseg.scores import best_constant_mean_iou, mean_defined, none_if_nan
 from hfseg.trainer import SegTrainer
@@ -36,7 +37,11 @@ class FinalScores:
 
 
 def evaluate(trainer: SegTrainer, config: RunConfig, validation: Split, test: Split) -> FinalScores:
-    """Scores both splits, at the labels' native size: validation first, where the temperature comes from."""
+    """Scores both splits, at the labels' native size: validation first, where the temperature comes from.
+
+    Raises:
+        UserError: all labels of a split are void.
+    """
     scores = FinalScores(counts={"classes": np.array(trainer.labels.names)})
     for prefix, split in {"eval": validation, "test": test}.items():
         counts = SegMetrics(
@@ -48,6 +53,12 @@ def evaluate(trainer: SegTrainer, config: RunConfig, validation: Split, test: Sp
         trainer.compute_metrics = counts
         samples = eval_set(split, trainer.eval_dataset.processor, native=trainer.eval_dataset.native)
         found = trainer.evaluate(samples, metric_key_prefix=prefix)
+        if not counts.confusion.any():
+            what = "validation" if prefix == "eval" else prefix
+            raise UserError(
+                f"No pixel of the {what} split has a label that counts: there is nothing to score. --check lists what "
+                "is wrong with the data."
+            )
         if config.eval.calibration and scores.temperature is None:
             scores.temperature = found[f"{prefix}_temperature"] = counts.fit_temperature()
         # the names of a stream are known to the one process that has read it

@@ -246,9 +246,8 @@ class SegTrainer(PublishingTrainer):
         """
         inputs = self._prepare_inputs(inputs)
         self.scored_names += inputs.get("names", [])
-        metrics, wanted = self.compute_metrics, {}
-        if isinstance(metrics, SegMetrics):
-            wanted = {key: vars(metrics)[key] for key in ("boundary", "calibration", "temperature")}
+        metrics = self.compute_metrics
+        wanted = metrics.options if isinstance(metrics, SegMetrics) else {}
         network = self._inference_copy or model
         with torch.no_grad(), self.accelerator.autocast():
             counts = count_images(network, inputs, self.evaluation, self.labels.ignore_index, **wanted)

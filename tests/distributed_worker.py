@@ -54,6 +54,7 @@ def main() -> None:
             "bins": torch.from_numpy(trainer.compute_metrics.confidence.bins),
             "temperature": trainer.compute_metrics.fit_temperature(),
             "confusion": torch.from_numpy(trainer.compute_metrics.confusion),
+            "areas": torch.from_numpy(trainer.compute_metrics.image_areas),
         }
         torch.save(result, folder / "result.pt")
 

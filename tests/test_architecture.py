@@ -32,7 +32,7 @@ LAYERS = (
         "publish",
         "publishing_trainer",
     },
-    {"auto", "predict", "provenance", "trainer", "doctor_figures"},
+    {"auto", "predict", "provenance", "run_folder", "trainer", "doctor_figures"},
     {"examples", "predictor", "scoring"},
     {"results"},
     {"report", "run_figures"},

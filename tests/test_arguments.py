@@ -63,6 +63,16 @@ def test_processes_that_would_not_work_together(pets: Path, tmp_path: Path, monk
         run(RunConfig.load(write_config(tmp_path, pets)))
 
 
+def test_a_process_that_does_not_know_of_the_others(pets: Path, tmp_path: Path) -> None:
+    """`accelerate launch` of two on CPUs, without MPI: both would train alone, in the same folder."""
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", "--num_machines=2",
+              "--machine_rank=0", "--main_process_ip=127.0.0.1", "--main_process_port=29501"]  # fmt: skip
+    words = [*launch, "scripts/run_seg.py", "--config", str(write_config(tmp_path, pets)), "train.use_cpu=true"]
+    result = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True)
+    assert "without saying which of them it is" in result.stderr
+    assert not list(tmp_path.glob("run/checkpoint*"))
+
+
 @pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_an_image_that_is_damaged_in_the_middle_of_an_epoch(pets: Path, tmp_path: Path, workers: int) -> None:
     """All are, when the first steps are made: after every check that there is."""

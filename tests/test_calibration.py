@@ -208,6 +208,8 @@ def test_what_cannot_be_scored_is_refused() -> None:
         metrics.update(ids, ids)
     with pytest.raises(UserError, match="Logits have shape"):
         metrics.update_logits(torch.zeros(1, 3, 2, 2), ids)
+    with pytest.raises(UserError, match="NaN or infinite"):
+        metrics.update_logits(torch.full((1, 2, 2, 2), torch.nan), ids)
     with pytest.raises(UserError, match="calibration=True into calibration=False"):
         SegMetrics(2).merge(metrics)
     with pytest.raises(UserError, match="positive"):

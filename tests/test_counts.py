@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from hfseg import RunConfig, SegMetrics, UserError, compare_runs, predict, run
 from hfseg.config import EvalConfig
@@ -16,6 +16,7 @@ from hfseg.counts import read_counts
 from hfseg.data.cityscapes import CATEGORIES, CLASSES
 from hfseg.models.loading import load_model, load_processor
 from hfseg.models.temperature import temperature_of
+from hfseg.results import RunResults
 from tests.test_run import write_config
 
 ONE_STEP = [
@@ -129,6 +130,49 @@ def test_two_runs_are_compared_by_name(scored: Path, tmp_path: Path) -> None:
         compare_runs(first, tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"'eval' .validation. and 'test'"):
         compare_runs(first, second, split="train")  # type: ignore[arg-type]
+
+
+def test_damaged_counts_are_said_to_be_so(scored: Path, tmp_path: Path) -> None:
+    """Wherever the damage is: in the zip's directory, a header, or what is compressed."""
+    content = (scored / "run/counts.npz").read_bytes()
+    rng, refused = np.random.default_rng(0), 0
+    for place in rng.integers(0, len(content), 150).tolist():
+        flipped = bytearray(content)
+        flipped[place : place + 4] = rng.bytes(len(flipped[place : place + 4]))
+        (tmp_path / "counts.npz").write_bytes(flipped)
+        try:
+            compare_runs(scored / "first", tmp_path)
+        except UserError as error:
+            assert "--eval-only" in str(error)  # noqa: PT017
+            refused += 1
+        RunResults.read(tmp_path)
+    assert refused > 75  # some bytes of a zip mean nothing
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    (tmp_path / "array.npy").rename(tmp_path / "counts.npz")
+    with pytest.raises(UserError, match="damaged"):
+        compare_runs(scored / "first", tmp_path)
+
+
+def test_logits_that_are_nan(scored: Path, pets: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(scored / "first", tmp_path / "first")
+    weights = load_file(folder / "model/model.safetensors")
+    weights["decode_head.classifier.bias"][1] = float("nan")
+    save_file(weights, folder / "model/model.safetensors", metadata={"format": "pt"})
+    config = RunConfig.load(write_config(scored, pets), [f"output_dir={folder}"])
+    with pytest.raises(UserError, match="NaN or infinite on the image"):
+        run(config, eval_only=True)
+
+
+def test_nothing_to_score(scored: Path, pets: Path, tmp_path: Path) -> None:
+    """In a run that does not train, and so does not look at the data first."""
+    for split, label in (("train", 0), ("val", 1), ("test", 255)):
+        for kind, pixels in (("images", np.zeros((8, 8, 3), np.uint8)), ("masks", np.full((8, 8), label, np.uint8))):
+            (tmp_path / "data" / kind / split).mkdir(parents=True)
+            Image.fromarray(pixels).save(tmp_path / "data" / kind / split / "a.png")
+    (tmp_path / "data/classes.txt").write_text("pet\nbackground\nboundary\n")
+    words = [f"data={{name: folder, root: {tmp_path}/data}}", f"model.init={scored}/first/model"]
+    with pytest.raises(UserError, match="No pixel of the test split"):
+        run(RunConfig.load(write_config(tmp_path, pets), words), eval_only=True)
 
 
 def test_streets_have_seven_categories(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,7 @@ def test_two_processes_are_one(tmp_path: Path, alone: dict[str, Any], batch_size
     assert both["train_mean_iou"] == alone["train_mean_iou"]
     assert both["confusion"].equal(alone["confusion"])
     assert both["confusion"].sum() > 0
+    assert both["areas"].equal(alone["areas"])  # image by image, in the data set's order
     assert both["bins"][..., [0, 2]].equal(alone["bins"][..., [0, 2]])  # pixels and hits in bins of confidence
     torch.testing.assert_close(both["bins"], alone["bins"], rtol=1e-5, atol=0)
     assert both["temperature"] == pytest.approx(alone["temperature"], rel=1e-5)
@@ -90,6 +92,35 @@ def test_two_processes_go_on_from_a_checkpoint(pets: Path, tmp_path: Path) -> No
         assert process.returncode == 0, process.stderr
     assert (whole / "run" / "checkpoint-3" / "sums_1.json").exists()  # of the second process
     assert_same(whole, parts)
+
+
+@pytest.mark.slow
+def test_two_machines_are_two_processes(pets: Path, tmp_path: Path) -> None:
+    """The config for several machines, here of one process each and both of them this one: bit for bit."""
+    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes=2", "--config_file",
+                  "configs/accelerate/multi_node.yaml", "--main_process_ip=127.0.0.1",
+                  f"--main_process_port={free_port()}"]  # fmt: skip
+    machines = [[*accelerate, f"--machine_rank={rank}"] for rank in (0, 1)]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    for name, launchers in (("whole", [torchrun]), ("parts", machines)):
+        (tmp_path / name).mkdir()
+        words = ["scripts/run_seg.py", "--config", str(write_config(tmp_path / name, pets)), "train.use_cpu=true"]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        processes = [
+            subprocess.Popen([*launcher, *words], cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True)
+            for launcher in launchers
+        ]
+        for process in processes:
+            said = process.communicate()[1]
+            assert process.returncode == 0, said
+        assert (tmp_path / name / "run" / "checkpoint-12" / "sums_1.json").exists()
+    assert_same(tmp_path / "whole", tmp_path / "parts")
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 def test_the_config_for_several_machines_is_one_of_accelerate() -> None:

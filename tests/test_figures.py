@@ -1,5 +1,6 @@
 """Figures show the numbers that they are given."""
 
+import dataclasses
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -8,6 +9,8 @@ import pytest
 from PIL import Image
 
 from hfseg import LabelSet
+from hfseg.data.findings import Tile
+from hfseg.doctor_figures import plot_class_distribution, plot_contact_sheet
 from hfseg.examples import choose_examples
 from hfseg.figures import (
     INK,
@@ -112,6 +115,39 @@ def test_files_and_inline_svg(labels: LabelSet, tmp_path: Path) -> None:
     trees = [ElementTree.fromstring(svg.replace("xlink:", "")) for svg in (first, second)]
     ids = [{element.get("id") for element in tree.iter() if element.get("id")} for tree in trees]
     assert not ids[0] & ids[1]  # both may stand on one page
+
+
+def test_names_are_not_formulas(tmp_path: Path) -> None:
+    """Two dollars are one to matplotlib, with an error if what is between them is none."""
+    labels = LabelSet(["$x^$", "$5 and $10", "_hidden"])
+    example = dataclasses.replace(make_example(labels), name="$y^$")
+    figure = plot_examples([example], labels)
+    save_figure(figure, tmp_path / "examples.png")
+    shown = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert shown == [*labels.names, "wrong"]
+    rows = [{"name": name, "iou": 0.5} for name in labels.names]
+    save_figure(plot_class_bars({"run": rows}), tmp_path / "bars.png")
+    save_figure(plot_confusion(np.eye(3, dtype=int), labels.names), tmp_path / "confusion.png")
+    save_figure(plot_learning_curves({"$z^$": HISTORY, "b": HISTORY}), tmp_path / "curves.png")
+    tile = Tile(example.name, "train", example.image, example.label, ("$fault^$",))
+    plot_contact_sheet([tile], labels, "$title^$", tmp_path / "sheet.png")
+    plot_class_distribution({"$s^$": np.ones(3) / 3}, labels.names, labels, tmp_path / "shares.png")
+
+
+def test_a_long_legend_has_the_classes_that_occur_and_fits(tmp_path: Path) -> None:
+    labels = LabelSet([f"a class with a long name {number}" for number in range(150)])
+    example = make_example(labels)
+    figure = plot_examples([dataclasses.replace(example, label=np.arange(70, dtype=np.int64).reshape(7, 10),
+                                                prediction=np.full((7, 10), 149),
+                                                image=Image.new("RGB", (10, 7)))], labels)  # fmt: skip
+    save_figure(figure, tmp_path / "examples.png")
+    shown = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert shown == [*labels.names[:70], labels.names[149], "wrong"]
+    box = figure.legends[0].get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.width
+    assert box.y0 >= 0
+    assert box.height < figure.bbox.height
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 5, 6, 50])

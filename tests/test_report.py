@@ -234,6 +234,34 @@ def test_a_gap_is_a_sentence(nasty: Path, tmp_path: Path, name: str, said: str, 
     assert page.open == []
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("metrics.json", ("test_mean_iou",), "high"),
+        ("per_class.json", ("test", 0), {"iou": 0.5}),
+        ("per_class.json", ("eval", 1, "dice"), "high"),
+        ("per_class.json", ("eval",), None),
+        ("provenance.json", ("versions",), None),
+        ("provenance.json", ("num_images", "train"), "many"),
+    ],
+)
+def test_a_file_that_was_edited_is_a_gap_too(
+    nasty: Path, tmp_path: Path, name: str, key: tuple[str | int, ...], value: object
+) -> None:
+    for path in nasty.glob("*.*"):
+        shutil.copyfile(path, tmp_path / path.name)
+    tree = json.loads((tmp_path / name).read_text())
+    place = tree
+    for part in key[:-1]:
+        place = place[part]
+    place[key[-1]] = value
+    (tmp_path / name).write_text(json.dumps(tree))
+    page = Page(write_report(tmp_path).read_text())
+    assert page.open == []
+    assert "high" not in page.text
+    assert "many" not in page.text
+
+
 def test_an_empty_folder_has_a_page_of_gaps(tmp_path: Path) -> None:
     text = Page(write_report(tmp_path).read_text()).text
     assert text.count("missing") >= 7

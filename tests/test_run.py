@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSemanticSegmentation, SegformerForSemanticSegmentation, SegformerImageProcessor
 
 from hfseg import DataConfig, RunConfig, UserError, run
-from hfseg.run import default_workers, training_arguments
+from hfseg.arguments import default_workers, training_arguments
 from tests.conftest import REPOSITORY
 
 SETTINGS = {

@@ -1,6 +1,6 @@
 """What evaluation counts on each image, whatever the model and the mode: the integers behind every score."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -41,7 +41,7 @@ def count_images(
 
     Raises:
         UserError: `boundary` in a mode that never holds an image's whole prediction; an image of a size that the model
-            does not take.
+            does not take; logits that are NaN or infinite.
     """
     if boundary and not evaluation.is_plain:
         raise UserError(
@@ -72,7 +72,20 @@ def count_images(
         counts["calibration"] = [counter.bins for counter in counters if counter is not None]
         if temperature is None:
             counts["slopes"] = [counter.slopes for counter in counters if counter is not None]
-    return {key: torch.cat(values) for key, values in counts.items()}
+    found = {key: torch.cat(values) for key, values in counts.items()}
+    _check_finite(found["loss"][:, 0], inputs.get("names", []))
+    return found
+
+
+def _check_finite(losses: torch.Tensor, names: Sequence[str]) -> None:
+    """Raises UserError for images of which the model says nothing: their argmax would count as class 0."""
+    wrong = (~losses.isfinite()).nonzero().flatten().tolist()
+    if wrong:
+        name = names[wrong[0]] if names else f"number {wrong[0]} of the batch"
+        raise UserError(
+            f"The model's logits are NaN or infinite on the image {name}: there is nothing to score. Its weights may "
+            "have diverged, or train.fp16 may be too narrow for it: use train.bf16."
+        )
 
 
 def _loss_sums(score: SegmentationLoss) -> torch.Tensor:

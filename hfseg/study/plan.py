@@ -10,7 +10,7 @@ from hfseg.config import RunConfig
 from hfseg.errors import UserError
 from hfseg.models.loading import FCN_SIZES
 from hfseg.models.segformer import SIZES
-from hfseg.run import flatten
+from hfseg.run_folder import flatten
 from hfseg.study_config import PRETRAIN, SECTIONS, VARIES, StudyConfig
 from hfseg.train_keys import nearest
 
