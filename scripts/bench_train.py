@@ -8,7 +8,7 @@ score the same validation images at the same steps, image and labels resized to 
 
 Each side is a process of its own, and they take turns: the parent hands a turn to one, which trains for `--slice`
 seconds, to the end of a step, and then waits for its next turn. So both see the same machine, and neither disturbs the
-other. A side's clock runs in its turns only, from the first step on; validation counts, loading and imports do not.
+other. A side's clock runs in its turns only, from the first step on: with validation, without loading and imports.
 
     {"curves": [{"implementation", "seconds", "step", "mean_iou"}, ...],  one row for each validation
      "levels": [{"mean_iou", "stock_s", "hfseg_s", "ratio"}, ...],        first validation at or above the level

@@ -17,7 +17,8 @@ from rich.status import Status
 from hfseg.callbacks import read_history
 from hfseg.checkpoints import checkpoints, damage
 from hfseg.errors import UserError
-from hfseg.run import check_same_run, run
+from hfseg.run import run
+from hfseg.run_folder import check_same_run
 from hfseg.study.plan import Job
 from hfseg.study.process import RunningElsewhereError, locked, run_process
 
