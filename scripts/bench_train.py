@@ -52,7 +52,7 @@ def train_tables(arguments: argparse.Namespace) -> dict[str, list[Row]]:
     tables = compare(curves)
     if arguments.figure is not None:
         plot(curves, arguments.figure)
-    return tables | {"settings": [settings]}
+    return tables | {"settings": [{key: value for key, value in settings.items() if key != "root"}]}
 
 
 def start(side: str, settings: Row) -> "subprocess.Popen[str]":
