@@ -43,21 +43,7 @@ def load_auto(folder: Path, labels: LabelSet, source: str) -> tuple[PreTrainedMo
     Raises:
         UserError: no semantic segmentation model of transformers, torn or missing files, weights that do not fit.
     """
-    classes = {"id2label": labels.id2label, "label2id": labels.label2id}
-    try:
-        with _quiet():
-            model, info = AutoModelForSemanticSegmentation.from_pretrained(
-                folder,
-                **classes,
-                dtype=torch.float32,
-                ignore_mismatched_sizes=True,  # each is looked at below
-                output_loading_info=True,
-                use_safetensors=True,
-            )
-    except LOADING_ERRORS as error:
-        raise UserError(
-            f"model.init={source!r} cannot be loaded as a semantic segmentation model: {_first_line(error)}"
-        ) from error
+    model, info = _load(folder, f"model.init={source!r}", id2label=labels.id2label, label2id=labels.label2id)
     return model, _verdict(model, info, source)
 
 
@@ -71,19 +57,36 @@ def load_trained(source: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
         UserError: there is none, something of it is missing or torn, or it does no semantic segmentation.
     """
     folder = resolve(source, "model")
+    model, info = _load(folder, f"model={source!r}")
+    _check_complete(model, info, source)
+    try:
+        processor = AutoImageProcessor.from_pretrained(folder)
+    except LOADING_ERRORS as error:
+        raise UserError(
+            f"model={source!r} has no image processor that can be loaded ({_first_line(error)}). Save the one that "
+            "the model was trained with beside its weights: processor.save_pretrained(folder)."
+        ) from error
+    return speed_up(model) if isinstance(model, SegformerForSemanticSegmentation) else model, processor
+
+
+def _load(folder: Path, called: str, **classes: dict[Any, Any]) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The model and what transformers says of the loading; `called` names it in errors."""
     try:
         with _quiet():
-            model, info = AutoModelForSemanticSegmentation.from_pretrained(
+            return AutoModelForSemanticSegmentation.from_pretrained(
                 folder,
+                **classes,
                 dtype=torch.float32,
-                ignore_mismatched_sizes=True,  # each is looked at below
+                ignore_mismatched_sizes=True,  # each is looked at afterwards
                 output_loading_info=True,
                 use_safetensors=True,
             )
     except LOADING_ERRORS as error:
-        raise UserError(
-            f"model={source!r} cannot be loaded as a semantic segmentation model: {_first_line(error)}"
-        ) from error
+        raise UserError(f"{called} cannot be loaded as a semantic segmentation model: {_first_line(error)}") from error
+
+
+def _check_complete(model: PreTrainedModel, info: dict[str, Any], source: str) -> None:
+    """Raises UserError where weights are missing or are not those of the config, or classes do not count from 0."""
     missing = sorted(name for name in info["missing_keys"] if not name.endswith("num_batches_tracked"))
     if missing:
         raise UserError(f"model={source!r} is not complete: {len(missing)} tensors such as {missing[0]} are missing.")
@@ -99,14 +102,6 @@ def load_trained(source: str) -> tuple[PreTrainedModel, BaseImageProcessor]:
         raise UserError(
             f"model={source!r}: `id2label` in its config names the classes {ids}, not 0 to {len(ids) - 1}."
         )
-    try:
-        processor = AutoImageProcessor.from_pretrained(folder)
-    except LOADING_ERRORS as error:
-        raise UserError(
-            f"model={source!r} has no image processor that can be loaded ({_first_line(error)}). Save the one that "
-            "the model was trained with beside its weights: processor.save_pretrained(folder)."
-        ) from error
-    return speed_up(model) if isinstance(model, SegformerForSemanticSegmentation) else model, processor
 
 
 def _verdict(model: PreTrainedModel, info: dict[str, Any], source: str) -> str:
