@@ -71,10 +71,14 @@ def do(arguments: argparse.Namespace) -> None:
 
 def main() -> int:
     arguments = parse_arguments()  # before anything heavy is imported: --help answers at once
+    from torch import distributed
+
     from hfseg import UserError
 
     try:
         do(arguments)
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.destroy_process_group()  # its threads can abort a process that ends with them alive
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

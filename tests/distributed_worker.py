@@ -57,6 +57,8 @@ def main() -> None:
             "areas": torch.from_numpy(trainer.compute_metrics.image_areas),
         }
         torch.save(result, folder / "result.pt")
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # its threads can abort a process that ends with them alive
 
 
 if __name__ == "__main__":
