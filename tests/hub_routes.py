@@ -109,7 +109,8 @@ class HubHandler(Handler):
             raise HubError(400, "", f"Invalid repository name {name!r}")
         exists = (kind, repo_id) in self.hub.storage.repos
         if not exists:
-            private = json.loads(self.body).get("visibility") == "private"
+            asked = json.loads(self.body)  # clients before 2.0 say `private`
+            private = asked.get("visibility") == "private" or bool(asked.get("private"))
             self.hub.storage.repos[kind, repo_id] = Repo(kind, repo_id, private)
         error = {"error": "You already created this repo"} if exists else {}
         url = self.url(self.hub.storage.repos[kind, repo_id])

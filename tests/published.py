@@ -5,7 +5,9 @@ import os
 import shutil
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
+import pytest
 import torch
 import yaml
 from PIL import Image
@@ -21,6 +23,12 @@ from hfseg import (
     run,
 )
 from hfseg.model_card import write_card
+
+# Before 2.0 the client goes on with a cached snapshot that is not whole, sends by LFS where Xet fails, gives up at a
+# cut connection, and validates cards at the real Hub only.
+OLD = int(huggingface_hub.__version__.split(".")[0]) < 2
+NEWER_CLIENT = pytest.mark.skipif(OLD, reason="huggingface_hub before 2.0")
+
 
 USER = "alice-of-nowhere"  # in paths of the run, and nowhere in what is published
 SETTINGS = {

@@ -19,7 +19,7 @@ from hfseg.hub import publish
 from hfseg.labels import LabelSet
 from hfseg.models.loading import load_model
 from tests.hub_server import HubServer
-from tests.published import environment
+from tests.published import NEWER_CLIENT, environment
 
 ALWAYS = float("inf")
 PUSH = "import sys, hfseg; hfseg.push(sys.argv[1], 'tester/tiny')"
@@ -95,6 +95,7 @@ def test_a_push_that_is_refused(
     check_failed_push(hub, run_dir, *words)
 
 
+@NEWER_CLIENT
 @XET
 @pytest.mark.parametrize(("match", "status"), [("xet-write-token", 401), ("POST .*/commit/", 500)])
 def test_a_push_that_is_refused_over_xet(hub: HubServer, run_dir: Path, match: str, status: int) -> None:
@@ -215,6 +216,7 @@ def test_a_card_without_a_field(hub: HubServer, run_dir: Path, tmp_path: Path, f
     assert not hub.log
 
 
+@NEWER_CLIENT
 @LFS
 def test_a_pull_that_fails_and_then_succeeds(hub: HubServer, run_dir: Path, empty_cache: Path) -> None:
     push(run_dir, "tester/tiny")
@@ -285,6 +287,7 @@ def test_a_push_that_is_killed(hub: HubServer, run_dir: Path, match: str) -> Non
     [("lfs", "GET /lfs"), pytest.param("xet", "GET .*xet-read-token", marks=pytest.mark.slow)],
     indirect=["hub"],
 )
+@NEWER_CLIENT
 def test_a_pull_that_is_killed(hub: HubServer, run_dir: Path, match: str, empty_cache: Path) -> None:
     push(run_dir, "tester/tiny")
     fault = hub.fail(match, down=5000 if "lfs" in match else 0, hang=100)

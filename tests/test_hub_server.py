@@ -12,6 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, Revi
 from transformers import AutoModelForSemanticSegmentation, SegformerConfig, SegformerForSemanticSegmentation
 
 from tests.hub_server import HubServer
+from tests.published import NEWER_CLIENT
 
 REPO = "tester/model"
 only_lfs = pytest.mark.parametrize("hub", ["lfs"], indirect=True)  # what does not differ, or is no HTTP in Xet
@@ -167,6 +168,7 @@ RESULT = {"task": {"type": "image-segmentation"}, "dataset": {"type": "pets", "n
           "metrics": [{"type": "mean_iou", "value": 0.5}]}  # fmt: skip
 
 
+@NEWER_CLIENT
 @only_lfs
 @pytest.mark.usefixtures("hub")
 def test_cards_are_checked(folder: Path) -> None:
@@ -196,6 +198,7 @@ def test_cards_are_checked(folder: Path) -> None:
 # --- faults
 
 
+@NEWER_CLIENT
 @only_lfs
 @pytest.mark.usefixtures("no_waiting")
 def test_a_download_that_is_cut_goes_on(hub: HubServer, api: HfApi, tmp_path: Path) -> None:
@@ -207,6 +210,7 @@ def test_a_download_that_is_cut_goes_on(hub: HubServer, api: HfApi, tmp_path: Pa
     assert ranges == [None, "bytes=10485760-"]
 
 
+@NEWER_CLIENT
 @only_lfs
 @pytest.mark.usefixtures("no_waiting")
 @pytest.mark.parametrize("fault", [{"up": 100_000}, {"down": 0}, {"status": 503}])
