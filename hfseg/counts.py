@@ -32,8 +32,16 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
         raise ValueError(f"{path.name} is damaged: {error}") from error
 
 
-def write_counts(run_dir: Path, arrays: dict[str, Any]) -> None:
-    """Writes `counts.npz`, under a temporary name first.
+def write_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    """Writes an `.npz` that `load_arrays` reads, under a temporary name first."""
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+    partial.replace(path)
+
+
+def write_counts(run_dir: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    """Writes `counts.npz`.
 
     Args:
         run_dir: the run's folder.
@@ -42,10 +50,7 @@ def write_counts(run_dir: Path, arrays: dict[str, Any]) -> None:
             (K, K) int64; where scored, `boundary` (N, 5, 3, K) int64 and `calibration` (V, 15, 4) int64, which is
             `bins` of `hfseg.calibration.Calibration`.
     """
-    partial = run_dir / f"{COUNTS}.partial"
-    with partial.open("wb") as file:
-        np.savez_compressed(file, **arrays)
-    partial.replace(run_dir / COUNTS)
+    write_arrays(run_dir / COUNTS, arrays)
 
 
 def read_counts(run_dir: Path) -> dict[str, NDArray[Any]]:

@@ -11,7 +11,7 @@ from PIL import Image
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from hfseg.config import EvalConfig
-from hfseg.counts import load_arrays
+from hfseg.counts import load_arrays, write_arrays
 from hfseg.data import some_rows
 from hfseg.figures import Example
 from hfseg.labels import LabelSet
@@ -97,10 +97,7 @@ def save_examples(examples: Sequence[Example], labels: LabelSet, path: Path) -> 
         arrays[f"image_{number}"] = np.asarray(example.image.resize(size, Image.Resampling.LANCZOS))
         arrays[f"label_{number}"] = _resize_ids(example.label, size)
         arrays[f"prediction_{number}"] = _resize_ids(example.prediction, size)
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
-    partial.replace(path)
+    write_arrays(path, arrays)
 
 
 def load_examples(path: Path) -> tuple[list[Example], LabelSet]:
