@@ -27,7 +27,7 @@ FCN = ("torchvision", "ours", "ours frozen")
 Row = dict[str, Any]
 
 
-def main() -> None:
+def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     model = commands.add_parser("model", help="inference and training step against stock and torchvision")
@@ -83,6 +83,11 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.command == "eval" and arguments.size % 32:
         parser.error(f"--size {arguments.size} is not a multiple of 32")
+    return arguments
+
+
+def main() -> None:
+    arguments = parse_arguments()
     if arguments.command == "_once":
         print(json.dumps(globals()[arguments.function](**arguments.arguments)))
     elif arguments.command == "memory":
