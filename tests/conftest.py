@@ -7,10 +7,11 @@ import tempfile
 from tests.hub_server import HubServer
 
 HUB = HubServer().start()
+HOME = tempfile.TemporaryDirectory(prefix="hfseg-tests-")
 # The Hub on loopback is the only one that tests can reach: an accidental download fails at once.
 os.environ.update(
     HF_ENDPOINT=HUB.endpoint,
-    HF_HOME=tempfile.mkdtemp(prefix="hfseg-tests-"),
+    HF_HOME=HOME.name,
     HF_HUB_DISABLE_PROGRESS_BARS="1",
     HF_HUB_DISABLE_TELEMETRY="1",
     HF_TOKEN=HUB.write_token,

@@ -127,7 +127,8 @@ class LargeFiles:
     """The content of large files by sha256, as LFS has sent it or as hf_xet has left it in its `local://` store."""
 
     def __init__(self) -> None:
-        self.cas = Path(tempfile.mkdtemp(prefix="hub-xet-"))
+        self.folder = tempfile.TemporaryDirectory(prefix="hub-xet-")
+        self.cas = Path(self.folder.name)
         self.lfs: dict[str, bytes] = {}
         self.shards: dict[Path, dict[str, str]] = {}
         self.rebuilt: dict[str, bytes] = {}
