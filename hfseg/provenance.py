@@ -29,8 +29,8 @@ class Provenance:
     hardware: str
     num_parameters: int
     versions: dict[str, str] = field(default_factory=dict)
-    train_seconds: float | None = None
-    resumed_from: str | None = None  # then `train_seconds` counts from there
+    train_seconds: float | None = None  # evaluations included, interruptions not
+    resumed_from: str | None = None  # the last time
     steps: int | None = None
     best_step: int | None = None
     num_trained: int | None = None  # parameters that are not frozen

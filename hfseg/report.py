@@ -308,7 +308,7 @@ def show_making(run: RunResults) -> str:
 
 
 def _time(run: RunResults) -> str:
-    seconds = max((line.get("seconds") or 0 for line in run.history), default=0) or run.provenance.get("train_seconds")
+    seconds = run.provenance.get("train_seconds")
     if not seconds:
         return "not recorded"
     text = f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.1f} minutes"

@@ -185,7 +185,7 @@ def train(trainer: SegTrainer, config: RunConfig, checkpoint: str | None, proven
             "Not one training step was made. With train.dataloader_drop_last the training images must fill a batch: "
             f"there are fewer than train.per_device_train_batch_size={trainer.args.per_device_train_batch_size}?"
         )
-    provenance.train_seconds = result.metrics["train_runtime"]
+    provenance.train_seconds = result.metrics["seconds"]  # stock's `train_runtime` begins at the last resume
     provenance.resumed_from = None if checkpoint is None else Path(checkpoint).name
     provenance.steps = trainer.state.global_step
     provenance.best_step = trainer.state.best_global_step

@@ -172,6 +172,7 @@ def test_from_every_checkpoint(finished: Path, pets: Path, tmp_path: Path) -> No
         seconds = [line["seconds"] for line in read_history(folder / "run" / "history.jsonl")]
         assert seconds == sorted(seconds)  # the time goes on, too
         assert seconds[0] > 0
+        assert json.loads((output_dir / "provenance.json").read_text())["train_seconds"] == seconds[-1]
 
 
 @pytest.mark.parametrize("optim", [{}, {"ema": 0.9, "layer_decay": 0.8}], ids=["plain", "ema"])

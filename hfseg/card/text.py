@@ -87,7 +87,7 @@ def training(facts: Facts) -> str:
         rows.append(("Frozen", frozen(facts.config.model)))
     if origin.steps:
         best = f"the best on validation, step {facts.best_step:,}" if facts.best_step else "the last"
-        resumed = f", since it was resumed from {origin.resumed_from}" if origin.resumed_from else ""
+        resumed = f"; resumed from {origin.resumed_from}" if origin.resumed_from else ""
         rows.append(("Steps", f"{origin.steps:,}; kept: {best}"))
         rows.append(("Time", f"{duration(facts) or 'not recorded'}, evaluations included{resumed}"))
     rows.append(("Hardware", origin.hardware))

@@ -119,7 +119,7 @@ def describe_arm(arm: Arm) -> dict[str, Any]:
         for k, name in enumerate(names)
     ]
     made = [run.provenance for run in arm.runs.values()]
-    minutes = [_seconds(run) / 60 for run in arm.runs.values()]
+    minutes = [(each.get("train_seconds") or 0) / 60 for each in made]
     tree |= {
         "parameters": made[0].get("num_parameters"),
         "trained_parameters": made[0].get("num_trained"),
@@ -128,12 +128,6 @@ def describe_arm(arm: Arm) -> dict[str, Any]:
         "hardware": sorted({str(each.get("hardware")) for each in made}),
     }
     return tree
-
-
-def _seconds(run: RunResults) -> float:
-    """Of training, evaluations included, also over interruptions."""
-    seconds = max((line.get("seconds") or 0 for line in run.history), default=0)
-    return float(seconds or run.provenance.get("train_seconds") or 0)
 
 
 def as_tree(interval: SeedInterval) -> dict[str, Any]:
