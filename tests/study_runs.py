@@ -15,7 +15,7 @@ CLASSES = ("pet", "background", "boundary")
 PROVENANCE = {
     "command": "python scripts/run_seg.py", "data": "synthetic_pet", "hardware": "2 CPU cores", "versions": {},
     "num_parameters": 3_700_000, "num_trained": 3_700_000, "train_seconds": 90.0, "steps": 20, "best_step": 20,
-    "peak_memory_mb": 1024.0,
+    "peak_memory_mb": 1024.0, "num_images": {"train": 30, "validation": 40, "test": 40},
 }  # fmt: skip
 
 

@@ -129,7 +129,12 @@ def test_the_answer(tmp_path: Path) -> None:
     assert "scratch and tuned differ." in text
     assert "8 intervals of mean IoU" in text
     assert "Drawn." in text
+    made = study["pretraining"]["pretrain-streets"]
+    assert made["test_mean_iou"]["value"] == pytest.approx(scores[0])
+    words = "pretrain-streets: segformer b0 from scratch on hfseg's drawn streets, 20 steps in 90 s"
+    assert f"- {words}; mean IoU on its 40 test images {scores[0]:.3f}.\n" in text
     page = Page((tmp_path / "study/report.html").read_text())
+    assert words in page.text
     rows = page.table("arm|start")
     assert [row[0] for row in rows[1:]] == ["scratch", "tuned", "frozen", "fcn"]
     assert f"{means['tuned']:.3f}" in rows[2][3]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from hfseg.card.origins import DATA_SETS, public_init
 from hfseg.counts import read_counts
 from hfseg.errors import UserError
 from hfseg.results import RunResults
@@ -136,6 +137,21 @@ def as_tree(interval: SeedInterval) -> dict[str, Any]:
     return {key: _defined(value.round(6).tolist()) for key, value in ends.items()} | {"over_seeds": interval.has_seeds}
 
 
+def describe_pretraining(job: Job) -> dict[str, Any]:
+    """What a finished pretraining run was, and how good on its own test images, for `study.json`."""
+    run, data = RunResults.read(job.folder), job.config.data
+    low, high = (run.metrics.get(f"test_mean_iou_{end}") for end in ("low", "high"))
+    return {
+        "model": model_name(job.config),
+        "data": data.note or DATA_SETS[data.name].title,
+        "init": job.config.model.init and public_init(job.config.model.init),
+        "steps": run.provenance.get("steps"),
+        "minutes": round((run.provenance.get("train_seconds") or 0) / 60, 3),
+        "num_images": run.provenance.get("num_images", {}).get("test"),
+        "test_mean_iou": {"value": run.metrics.get("test_mean_iou"), "low": low, "high": high},
+    }
+
+
 def _defined(value: Any) -> Any:
     return [none_if_nan(each) for each in value] if isinstance(value, list) else none_if_nan(value)
 
@@ -222,6 +238,7 @@ def answer(
         "num_images": images,
         "best_arm": best.name if best else None,
         "best_run": _best_run(best) if best else None,
+        "pretraining": {job.name: describe_pretraining(job) for job in jobs if job.arm is None and is_finished(job)},
         "num_intervals": sum("test" in each for each in described.values()) + sum("low" in d for d in differences),
         "arms": described,
         "differences": differences,

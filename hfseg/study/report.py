@@ -53,6 +53,8 @@ def as_markdown(study: Mapping[str, Any], figures: Figures) -> str:
         lines += ["## Mind", "", *(f"- {each}" for each in study["warnings"]), ""]
     arms = [[name, *texts.arm_cells(study, name)] for name in study["arms"]]
     lines += ["## Arms", "", *_table(texts.arm_columns(study), arms), ""]
+    if study["pretraining"]:
+        lines += ["## Pretraining", "", *(f"- {each}" for each in texts.pretraining(study)), ""]
     if study["differences"]:
         rows = [[_pair(each), *texts.difference_cells(each)] for each in study["differences"]]
         lines += ["## Differences", "", *_table(DIFFERENCE_COLUMNS, rows), "", *_unlike(study)]
@@ -103,7 +105,8 @@ def as_html(study: Mapping[str, Any], figures: Figures, folder: Path) -> str:
     head = [f"<h1>{page.escape(study['name'])}</h1>"]
     head += [page.paragraph(study["note"])] if study["note"] else []
     parts = [*head, page.paragraph(texts.headline(study)), _cards(study), _answers(study)]
-    parts += [_arms(study), _differences(study, figures), _curves(figures), _classes(study, figures)]
+    parts += [_arms(study), _pretraining(study), _differences(study, figures)]
+    parts += [_curves(figures), _classes(study, figures)]
     if study["best_run"]:
         best = RunResults.read(folder / study["best_run"])
         parts.append(page.paragraph(f"Confusion and examples are those of {study['best_run']}, best on validation."))
@@ -141,6 +144,11 @@ def _answers(study: Mapping[str, Any]) -> str:
         parts.append(f'<div class="missing">{len(study["missing"])} runs are missing:<ul>{items}</ul></div>')
     parts += [page.missing(warning) for warning in study["warnings"]]
     return page.section("Answers", *parts)
+
+
+def _pretraining(study: Mapping[str, Any]) -> str:
+    lines = texts.pretraining(study)
+    return page.section("Pretraining", *map(page.paragraph, lines)) if lines else ""
 
 
 def _differences(study: Mapping[str, Any], figures: Figures) -> str:

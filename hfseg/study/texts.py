@@ -87,6 +87,18 @@ def headline(study: Tree) -> str:
     )
 
 
+def pretraining(study: Tree) -> list[str]:
+    """A sentence about each pretraining run that is finished."""
+    lines = []
+    for name, each in study["pretraining"].items():
+        start = f"from {each['init']}" if each["init"] else "from scratch"
+        effort = f"{each['steps']:,} steps in {duration(each['minutes'])}" if each["steps"] else "not trained"
+        images = f"{each['num_images']:,} test images" if each["num_images"] else "test images"
+        value = score(each["test_mean_iou"] | {"over_seeds": True})
+        lines.append(f"{name}: {each['model']} {start} on {each['data']}, {effort}; mean IoU on its {images} {value}.")
+    return lines
+
+
 def notes(study: Tree) -> list[str]:
     """How the numbers were made, and what they do not say."""
     intervals, images = study["num_intervals"], study["num_images"]
