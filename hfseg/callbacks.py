@@ -11,6 +11,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl,
 from hfseg.config import ModelConfig
 from hfseg.errors import UserError
 from hfseg.models.freezing import Frozen, freeze_encoder
+from hfseg.whole_files import write_text
 
 
 class Training(Protocol):
@@ -138,9 +139,7 @@ class HistoryCallback(TrainerCallback):
         if not state.is_world_process_zero:
             return
         # Not the file's lines up to this step: those of the end of a training have the last checkpoint's step too.
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(_as_line(logs, logs["step"]) for logs in state.log_history))
-        partial.replace(self.path)
+        write_text(self.path, "".join(_as_line(logs, logs["step"]) for logs in state.log_history))
 
     def on_log(
         self,

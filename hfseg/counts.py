@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from hfseg.errors import UserError
 from hfseg.intervals import PairedTest, Score, paired_test
 from hfseg.scores import mean_iou
+from hfseg.whole_files import written_whole
 
 COUNTS = "counts.npz"
 SPLITS, KEYS = ("eval", "test"), ("names", "areas", "confusion")
@@ -33,11 +34,9 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def write_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
-    """Writes an `.npz` that `load_arrays` reads, under a temporary name first."""
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
+    """Writes an `.npz` that `load_arrays` reads."""
+    with written_whole(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
-    partial.replace(path)
 
 
 def write_counts(run_dir: Path, arrays: dict[str, NDArray[Any]]) -> None:

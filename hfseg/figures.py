@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hfseg.labels import LabelSet
+from hfseg.whole_files import written_whole
 
 UNDEFINED = "\N{EN DASH}"
 INK = "#1f2329"  # of text and lines; becomes the page's colour in `inline_svg`
@@ -296,12 +297,11 @@ def class_handles(labels: LabelSet, chosen: Container[int] | None = None) -> lis
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a `.png` or `.svg` (white behind it) under a temporary name first."""
+    """Writes a `.png` or `.svg` (white behind it)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".partial{path.suffix}")
-    with rc_context(STYLE):
-        figure.savefig(partial, dpi=110, metadata=NO_METADATA if path.suffix == ".svg" else None)
-    partial.replace(path)
+    kind = path.suffix.removeprefix(".")
+    with rc_context(STYLE), written_whole(path) as partial:
+        figure.savefig(partial, format=kind, dpi=110, metadata=NO_METADATA if kind == "svg" else None)
 
 
 def inline_svg(figure: Figure, title: str) -> str:

@@ -16,6 +16,7 @@ from hfseg.card.results import escape, results, table
 from hfseg.card.usage import usage
 from hfseg.errors import UserError
 from hfseg.scores import with_interval
+from hfseg.whole_files import write_text
 
 __all__ = ["DATA_SETS", "build_card", "check_card", "collect_cards", "public_config", "renew_cards", "write_card"]
 
@@ -52,15 +53,8 @@ def build_card(run_dir: Path, repo: str | None = None, show_predictions: bool | 
 def write_card(run_dir: Path, repo: str | None = None, show_predictions: bool | None = None) -> ModelCard:
     """Writes `README.md` into a run's folder; see `build_card`."""
     card = build_card(run_dir, repo, show_predictions)
-    _write(run_dir / "README.md", str(card))
+    write_text(run_dir / "README.md", str(card))
     return card
-
-
-def _write(path: Path, content: str) -> None:
-    """Under a temporary name first, so that a file that exists is whole."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(content, encoding="utf-8")
-    partial.replace(path)
 
 
 def collect_cards(run_dirs: Iterable[Path], folder: Path) -> None:
@@ -81,7 +75,7 @@ def collect_cards(run_dirs: Iterable[Path], folder: Path) -> None:
         for name in (*FILES, "history.jsonl"):
             if name != "run_config.yaml" and (facts.folder / name).is_file():
                 shutil.copyfile(facts.folder / name, target / name)
-        _write(target / "run_config.yaml", yaml.safe_dump(facts.shown, sort_keys=False, allow_unicode=True))
+        write_text(target / "run_config.yaml", yaml.safe_dump(facts.shown, sort_keys=False, allow_unicode=True))
         for name in ("curves.png", *["predictions.png"] * facts.data_set.is_drawn):
             picture = facts.picture(name)
             if picture is not None:
@@ -101,7 +95,7 @@ def renew_cards(folder: Path) -> None:
     for home in homes:
         write_card(home)
         check_card(home / "README.md")
-    _write(folder / "README.md", overview([read_facts(home) for home in homes]))
+    write_text(folder / "README.md", overview([read_facts(home) for home in homes]))
 
 
 def overview(runs: list[Facts]) -> str:

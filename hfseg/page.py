@@ -7,7 +7,6 @@ import base64
 import html as markup
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -188,10 +187,3 @@ def picture(pixels: NDArray[np.uint8], alt: str, caption: str) -> str:
 def details(summary: str, html: str) -> str:
     """Folded away until it is asked for."""
     return f"<details><summary>{escape(summary)}</summary>\n{html}\n</details>"
-
-
-def write_page(path: Path, text: str) -> None:
-    """Under a temporary name first, so that a page that exists is whole."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

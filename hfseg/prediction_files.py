@@ -1,8 +1,7 @@
 """The folder of predictions: masks, colours, overlays and a line for each image, complete or not there."""
 
 import json
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from hfseg.data.files import file_state
 from hfseg.errors import UserError
 from hfseg.figures import OVERLAY
 from hfseg.labels import LabelSet
+from hfseg.whole_files import write_json, written_whole
 
 LINES, SETTINGS, PARTS = "predictions.jsonl", "settings.json", ".parts"
 KEYS = {"name", "file", "file_state", "width", "height", "shares", "confidence"}  # of a line
@@ -56,7 +56,7 @@ class PredictionFolder:
         with _writing(self.root):
             for folder in (PARTS, *SUFFIXES):
                 (self.root / folder).mkdir(parents=True, exist_ok=True)
-            replace(path, lambda partial: partial.write_text(json.dumps(settings, indent=2) + "\n"))
+            write_json(path, settings)
         lines = self._all_lines()
         unfinished = [name for name, line in lines.items() if not self._is_finished(line, images.get(name))]
         for name in unfinished:
@@ -135,12 +135,9 @@ class PredictionFolder:
         return {line["name"]: line for path in files if path.is_file() for line in read_lines(path)}
 
     def _consolidate(self, lines: Mapping[str, Mapping[str, Any]]) -> None:
-        def write(partial: Path) -> None:
-            with partial.open("w") as file:
-                file.writelines(json.dumps(line) + "\n" for _, line in sorted(lines.items()))
-
         with _writing(self.root):
-            replace(self.root / LINES, write)
+            with written_whole(self.root / LINES) as partial, partial.open("w") as file:
+                file.writelines(json.dumps(line) + "\n" for _, line in sorted(lines.items()))
             for path in (self.root / PARTS).glob("*.jsonl"):  # all in it is in the file now
                 path.unlink()
 
@@ -165,18 +162,12 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
             yield line
 
 
-def replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes a file under another name first, so that it is never half there."""
-    partial = path.with_name(f".{path.name}.partial")
-    write(partial)
-    os.replace(partial, path)
-
-
 def _save(picture: Image.Image, path: Path) -> None:
-    if path.suffix == ".jpg":
-        replace(path, lambda partial: picture.save(partial, "JPEG", quality=90))
-    else:
-        replace(path, lambda partial: picture.save(partial, "PNG", compress_level=3))
+    with written_whole(path) as partial:
+        if path.suffix == ".jpg":
+            picture.save(partial, "JPEG", quality=90)
+        else:
+            picture.save(partial, "PNG", compress_level=3)
 
 
 @contextmanager

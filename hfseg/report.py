@@ -13,6 +13,7 @@ from hfseg.card.facts import public_config
 from hfseg.figures import UNDEFINED, example_pictures, inline_svg, plot_learning_curves, row_shares
 from hfseg.results import SPLITS, RunResults
 from hfseg.scores import with_interval
+from hfseg.whole_files import write_text
 
 SCORES = {
     "mean_iou": "mean IoU",
@@ -71,7 +72,7 @@ def write_report(run_dir: Path) -> Path:
         show_making,
     )
     path = run_dir / "report.html"
-    page.write_page(path, page.page(f"{run.name}: hfseg report", "\n".join(section(run) for section in sections)))
+    write_text(path, page.page(f"{run.name}: hfseg report", "\n".join(section(run) for section in sections)))
     return path
 
 

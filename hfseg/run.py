@@ -1,6 +1,5 @@
 """run(config): load, train, choose on validation, score on test, write everything down. Read it top to bottom."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from hfseg.run_folder import check_output_dir, check_same_classes, check_same_ru
 from hfseg.scores import flat_metrics
 from hfseg.scoring import FinalScores, evaluate
 from hfseg.trainer import SegTrainer
+from hfseg.whole_files import write_json
 
 
 def run(config: RunConfig, resume: bool = False, eval_only: bool = False) -> dict[str, Any]:
@@ -206,10 +206,3 @@ def save_model(trainer: SegTrainer, folder: Path) -> None:
     trainer.processing_class.save_pretrained(partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Under a temporary name first, so that a file that exists is whole."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
-    partial.replace(path)

@@ -1,6 +1,5 @@
 """What the label doctor says: findings, and the report that holds them."""
 
-import json
 import os
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from rich.table import Table
 
 from hfseg.errors import UserError
 from hfseg.labels import LabelSet
+from hfseg.whole_files import write_json
 
 MAX_LINES = 8  # files named for each fault when printed; check.json has them all
 Severity: TypeAlias = Literal["error", "warning"]
@@ -116,10 +116,8 @@ class Report:
         return f"{self.num_checked} samples checked: {found}"
 
     def save(self, path: Path) -> None:
-        """Writes `as_dict` as JSON, under a temporary name first."""
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(self.as_dict(), indent=2, allow_nan=False) + "\n")
-        partial.replace(path)
+        """Writes `as_dict` as JSON."""
+        write_json(path, self.as_dict())
 
     def raise_errors(self) -> None:
         """Raises UserError with the first error and its remedy, if there are errors."""

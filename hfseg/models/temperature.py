@@ -6,6 +6,7 @@ from pathlib import Path
 from transformers import PreTrainedConfig
 
 from hfseg.errors import UserError
+from hfseg.whole_files import write_text
 
 
 def temperature_of(config: PreTrainedConfig) -> float:
@@ -27,10 +28,8 @@ def temperature_of(config: PreTrainedConfig) -> float:
 
 
 def store_temperature(folder: Path, temperature: float) -> None:
-    """Writes the temperature into the config of a saved model, under a temporary name first."""
+    """Writes the temperature into the config of a saved model."""
     path = folder / "config.json"
     tree = json.loads(path.read_text())
     tree["hfseg"] = tree.get("hfseg", {}) | {"temperature": temperature}
-    partial = folder / "config.json.partial"
-    partial.write_text(json.dumps(tree, indent=2, sort_keys=True) + "\n")
-    partial.replace(path)
+    write_text(path, json.dumps(tree, indent=2, sort_keys=True) + "\n")

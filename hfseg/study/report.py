@@ -11,11 +11,11 @@ from hfseg.config import RunConfig
 from hfseg.figures import UNDEFINED, inline_svg, save_figure
 from hfseg.report import show_confusion, show_examples
 from hfseg.results import RunResults
-from hfseg.run import write_json
 from hfseg.study import texts
 from hfseg.study.answer import answer
 from hfseg.study.figures import study_figures
 from hfseg.study.plan import Job
+from hfseg.whole_files import write_json, write_text
 
 Figures = Mapping[str, tuple[Figure, str]]
 DIFFERENCE_COLUMNS = ("difference of test mIoU", "points", "95 %", "runs")
@@ -36,8 +36,8 @@ def write_study(
         else:
             path.unlink(missing_ok=True)  # of an earlier state of the study
     write_json(folder / "study.json", study)
-    page.write_page(folder / "study.md", as_markdown(study, figures))
-    page.write_page(folder / "report.html", page.page(f"{config.name}: hfseg study", as_html(study, figures, folder)))
+    write_text(folder / "study.md", as_markdown(study, figures))
+    write_text(folder / "report.html", page.page(f"{config.name}: hfseg study", as_html(study, figures, folder)))
     return study
 
 
