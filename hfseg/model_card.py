@@ -116,5 +116,6 @@ over the test images. Each card says how it was measured.
 
 {lines}
 
-`python scripts/collect_cards.py runs/NAME ...` adds runs, `--renew` writes every page anew from the files beside it.
+`python scripts/collect_cards.py runs/NAME ...` adds runs, `--study runs/STUDY` the runs and the answer of a study;
+`--renew` writes every page anew from the files beside it.
 """

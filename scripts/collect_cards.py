@@ -1,7 +1,8 @@
-"""Copies finished runs' cards into model_cards/ and renews its table.
+"""Copies finished runs' cards into model_cards/, and renews its table and the README's results.
 
 python scripts/collect_cards.py runs/quickstart runs/pets-segformer-b0-cpu
-python scripts/collect_cards.py --renew      # every page anew, from the files that are there
+python scripts/collect_cards.py --study runs/study-small    # its answer, and one card for each arm
+python scripts/collect_cards.py --renew                     # every page anew, from the files that are there
 """
 
 import sys
@@ -9,20 +10,26 @@ from pathlib import Path
 
 from hfseg.errors import UserError
 from hfseg.model_card import collect_cards, renew_cards
+from hfseg.study.showcase import collect_study, renew_readme
 
-CARDS = Path(__file__).parent.parent / "model_cards"
+REPOSITORY = Path(__file__).parent.parent
+CARDS = REPOSITORY / "model_cards"
 
 
 def main(arguments: list[str]) -> int:
     """Exit codes as everywhere: 0 done, 2 something the user can fix."""
     try:
-        if arguments == ["--renew"]:
-            renew_cards(CARDS)
-        elif arguments and not any(word.startswith("-") for word in arguments):
-            collect_cards(map(Path, arguments), CARDS)
-        else:
-            print(__doc__, file=sys.stderr)
-            return 2
+        match arguments:
+            case ["--renew"]:
+                renew_cards(CARDS)
+            case ["--study", folder]:
+                collect_study(Path(folder), CARDS)
+            case [first, *_] if not first.startswith("-"):
+                collect_cards(map(Path, arguments), CARDS)
+            case _:
+                print(__doc__, file=sys.stderr)
+                return 2
+        renew_readme(REPOSITORY / "README.md", CARDS)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

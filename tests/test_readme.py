@@ -1,10 +1,13 @@
 """What the README shows works as it stands."""
 
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 
 from hfseg import RunConfig
+from hfseg.study.showcase import renew_readme
 from tests.conftest import REPOSITORY
 
 TEXT = (REPOSITORY / "README.md").read_text()
@@ -31,3 +34,9 @@ def test_commands_name_files_that_exist() -> None:
 def test_links_and_pictures_exist() -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", TEXT):
         assert (REPOSITORY / target).exists(), target
+
+
+def test_the_results_are_those_of_the_committed_files(tmp_path: Path) -> None:
+    shutil.copy(REPOSITORY / "README.md", tmp_path)
+    renew_readme(tmp_path / "README.md", REPOSITORY / "model_cards")
+    assert (tmp_path / "README.md").read_text() == TEXT, "run `python scripts/collect_cards.py --renew`"

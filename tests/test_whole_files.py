@@ -7,12 +7,17 @@ import pytest
 from hfseg.whole_files import write_json, write_text, written_whole
 
 
+def stop_in_the_middle(path: Path) -> None:
+    with written_whole(path) as partial:
+        partial.write_text("ne")
+        raise RuntimeError("no disk")
+
+
 def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     write_text(path, "old")
-    with pytest.raises(RuntimeError), written_whole(path) as partial:
-        partial.write_text("ne")
-        raise RuntimeError
+    with pytest.raises(RuntimeError, match="no disk"):
+        stop_in_the_middle(path)
     assert path.read_text() == "old"
     with written_whole(path) as partial:
         partial.write_text("new")

@@ -62,6 +62,11 @@ class Arm:
         scores = [run.metrics.get("eval_mean_iou") for run in self.runs.values()]
         return float(np.mean([np.nan if score is None else score for score in scores])) if scores else float("nan")
 
+    @property
+    def best_seed(self) -> int:
+        """Of the run with the highest validation score."""
+        return max(self.runs, key=lambda seed: self.runs[seed].metrics.get("eval_mean_iou") or 0.0)
+
 
 def collect(jobs: Sequence[Job]) -> tuple[list[Arm], list[str]]:
     """The arms with what their finished runs have left, and sentences about runs whose counts are missing."""
@@ -108,6 +113,7 @@ def describe_arm(arm: Arm) -> dict[str, Any]:
     }
     if not arm.runs:
         return tree
+    tree["best_seed"] = arm.best_seed
     for prefix in ("eval", "test"):
         tree[prefix] = {"runs": {str(seed): run.metrics.get(f"{prefix}_mean_iou") for seed, run in arm.runs.items()}}
         tree[prefix]["mean_iou"] = as_tree(arm_interval(arm.areas(prefix)))
@@ -237,7 +243,7 @@ def answer(
         "warnings": [*warnings, *problems, *few_images(images)],
         "num_images": images,
         "best_arm": best.name if best else None,
-        "best_run": _best_run(best) if best else None,
+        "best_run": f"{best.name}-seed{best.best_seed}" if best else None,
         "pretraining": {job.name: describe_pretraining(job) for job in jobs if job.arm is None and is_finished(job)},
         "num_intervals": sum("test" in each for each in described.values()) + sum("low" in d for d in differences),
         "arms": described,
@@ -248,11 +254,6 @@ def answer(
 
 
 SPLIT_NAMES = {"eval": "validation", "test": "test"}
-
-
-def _best_run(arm: Arm) -> str:
-    scores = {seed: run.metrics.get("eval_mean_iou") or 0.0 for seed, run in arm.runs.items()}
-    return f"{arm.name}-seed{max(scores, key=scores.__getitem__)}"
 
 
 def few_images(images: Mapping[str, int]) -> list[str]:

@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 from hfseg.figures import BLUE, INK, STYLE, plot_class_bars, plot_confusion, plot_learning_curves
 from hfseg.study.answer import Arm
 
+FIGURES = ("curves_steps", "curves_time", "per_class", "differences", "confusion")  # names of all there can be
+
 
 def study_figures(study: Mapping[str, Any], arms: Sequence[Arm]) -> dict[str, tuple[Figure, str]]:
     """File name -> figure and what it shows; those that there is something to show of."""

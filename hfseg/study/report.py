@@ -13,7 +13,7 @@ from hfseg.report import show_confusion, show_examples
 from hfseg.results import RunResults
 from hfseg.study import texts
 from hfseg.study.answer import answer
-from hfseg.study.figures import study_figures
+from hfseg.study.figures import FIGURES, study_figures
 from hfseg.study.plan import Job
 from hfseg.whole_files import write_json, write_text
 
@@ -29,7 +29,7 @@ def write_study(
     folder = config.output_dir
     folder.mkdir(parents=True, exist_ok=True)
     figures = study_figures(study, arms)
-    for name in ("curves_steps", "curves_time", "per_class", "differences", "confusion"):
+    for name in FIGURES:
         path = folder / "figures" / f"{name}.png"
         if name in figures:
             save_figure(figures[name][0], path)
@@ -52,22 +52,23 @@ def as_markdown(study: Mapping[str, Any], figures: Figures) -> str:
     if study["warnings"]:
         lines += ["## Mind", "", *(f"- {each}" for each in study["warnings"]), ""]
     arms = [[name, *texts.arm_cells(study, name)] for name in study["arms"]]
-    lines += ["## Arms", "", *_table(texts.arm_columns(study), arms), ""]
+    lines += ["## Arms", "", *as_table(texts.arm_columns(study), arms), ""]
     if study["pretraining"]:
         lines += ["## Pretraining", "", *(f"- {each}" for each in texts.pretraining(study)), ""]
     if study["differences"]:
         rows = [[_pair(each), *texts.difference_cells(each)] for each in study["differences"]]
-        lines += ["## Differences", "", *_table(DIFFERENCE_COLUMNS, rows), "", *_unlike(study)]
+        lines += ["## Differences", "", *as_table(DIFFERENCE_COLUMNS, rows), "", *_unlike(study)]
     head, rows = _per_class(study)
     if rows:
-        lines += ["## Classes (test IoU)", "", *_table(head, rows), ""]
+        lines += ["## Classes (test IoU)", "", *as_table(head, rows), ""]
     if figures:
         lines += ["## Figures", "", *(f"![{words}](figures/{name}.png)" for name, (_, words) in figures.items()), ""]
     lines += ["## How to read this", "", *(f"- {note}" for note in texts.notes(study))]
     return "\n".join(lines) + "\n"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def as_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of Markdown, numbers to the right."""
     cells = [[cell.replace("|", "\\|") for cell in row] for row in (head, *rows)]
     rule = "|".join(["---", *("---:" for _ in head[1:])])
     first, *others = (f"| {' | '.join(row)} |" for row in cells)

@@ -1,0 +1,106 @@
+"""What a repository shows of a finished study: its answer, a card for each arm, and a section of the README."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hfseg.card.results import escape
+from hfseg.errors import UserError
+from hfseg.model_card import collect_cards
+from hfseg.study import texts
+from hfseg.study.figures import FIGURES
+from hfseg.study.report import as_table
+from hfseg.whole_files import write_text
+
+ANSWER = ("study.json", "study.md")
+BEGIN, END = "<!-- results: written by scripts/collect_cards.py -->", "<!-- results end -->"
+SHOWN = ("arm", "start", "runs", "test mIoU", "trained / all parameters", "time of a run")  # of the table of arms
+
+
+def collect_study(folder: Path, cards: Path) -> None:
+    """Copies a study's answer and figures, and the cards of its pretraining runs and of each arm's best run.
+
+    The best is the one with the highest mean IoU on validation. Nothing that shows an image is taken along, so the
+    study's `report.html` stays where it is.
+
+    Args:
+        folder: of the study.
+        cards: where cards are kept, one folder for each run and study.
+
+    Raises:
+        UserError: there is no study, or some of its runs are not finished.
+    """
+    study = read_study(folder)
+    if study["missing"]:
+        raise UserError(f"{folder}: {len(study['missing'])} runs are not finished. Start the study again.")
+    best = (f"{name}-seed{arm['best_seed']}" for name, arm in study["arms"].items())
+    collect_cards([folder / name for name in (*study["pretraining"], *best)], cards)
+    target = cards / study["name"]
+    (target / "figures").mkdir(parents=True, exist_ok=True)
+    for name in (*ANSWER, *(f"figures/{figure}.png" for figure in FIGURES)):
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, target / name)
+
+
+def read_study(folder: Path) -> dict[str, Any]:
+    """Reads `study.json`.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    try:
+        study: dict[str, Any] = json.loads((folder / "study.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} is not the folder of a study that has been run: {error}") from error
+    return study
+
+
+def renew_readme(readme: Path, cards: Path) -> None:
+    """Writes the results of all collected studies between the README's two marks.
+
+    Raises:
+        UserError: the README has no such marks.
+    """
+    text = readme.read_text(encoding="utf-8")
+    sections = "\n".join(section(read_study(path.parent), path.parent) for path in sorted(cards.glob("*/study.json")))
+    marked = re.compile(f"{re.escape(BEGIN)}\n.*?{re.escape(END)}", re.DOTALL)
+    if len(marked.findall(text)) != 1:
+        raise UserError(f"{readme} must have one place for the results, between the lines {BEGIN} and {END}.")
+    write_text(readme, marked.sub(lambda _: f"{BEGIN}\n\n{sections}{END}", text))
+
+
+def section(study: Mapping[str, Any], home: Path) -> str:
+    """The answer in short. Only differences over seeds within one model are told; `study.md` has the others.
+
+    Args:
+        study: what its `study.json` holds.
+        home: its folder among the cards, `model_cards/<name>`.
+    """
+    link = f"{home.parent.name}/{home.name}"
+    told = [each["sentence"] for each in study["differences"] if each["same_model"] and each.get("over_seeds")]
+    pictures = [
+        f"![{words}]({link}/figures/{name}.png)\n"
+        for name, words in (("curves_steps", "Learning curves of all runs"), ("differences", "Differences"))
+        if (home / "figures" / f"{name}.png").is_file()
+    ]
+    note = f"**The data:** {escape(study['note'])}\n\n" if study["note"] else ""
+    lines = [f"{note}{texts.headline(study)}", "", *(f"* {each}" for each in told), "", *arms(study), ""]
+    lines += [*(f"* {each}" for each in texts.pretraining(study)), "", *pictures]
+    hardware = sorted({name for arm in study["arms"].values() for name in arm.get("hardware", [])})
+    lines.append(
+        f"Brackets are 95 % intervals over test images and seeds; a star: one seed, images only, so no claim about "
+        f"the method. Made on {' and '.join(hardware)}. [study.md]({link}/study.md) has the rest: all differences, "
+        "classes, boundaries, what the intervals hold."
+    )
+    return "\n".join(lines) + "\n\n"
+
+
+def arms(study: Mapping[str, Any]) -> Iterator[str]:
+    """A table of arms for the width of a README."""
+    columns = texts.arm_columns(study)
+    places = [columns.index(name) for name in SHOWN]
+    rows = [[name, *texts.arm_cells(study, name)] for name in study["arms"]]
+    yield from as_table(SHOWN, [[row[place] for place in places] for row in rows])
