@@ -1,4 +1,4 @@
-"""The images that a run shows: the best, the median and the worst of its validation split, by a fixed rule."""
+"""The images of its validation split that a run shows: the best, the median, the worst, and a fixed handful."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,8 @@ from hfseg.metrics import SegMetrics
 from hfseg.predict import predict
 from hfseg.scores import Counts, mean_iou
 
-NUM_EXAMPLES = 6
+NUM_FIXED = 4  # the same for all runs on the same data
+NUM_ALONE = 6  # of them, where no others are known
 MAX_SIDE = 640  # of the pictures that are kept
 
 
@@ -48,7 +49,7 @@ def choose_examples(areas: Counts) -> dict[int, str]:
 def chosen_rows(
     data: datasets.Dataset | datasets.IterableDataset, scored: tuple[Sequence[str], Counts] | None
 ) -> list[tuple[str, dict[str, Any]]]:
-    """Titles and rows of the chosen images; of a stream, or without counts, an untitled handful.
+    """Titles and rows of the chosen images, then of a fixed handful, untitled: of a stream, or without counts, only that.
 
     Args:
         data: the split.
@@ -56,9 +57,10 @@ def chosen_rows(
     """
     chosen = choose_examples(scored[1]) if scored is not None else {}
     if scored is None or not chosen or isinstance(data, datasets.IterableDataset):
-        return [("", dict(row)) for row in some_rows(data, NUM_EXAMPLES)]
+        return [("", dict(row)) for row in some_rows(data, NUM_ALONE)]
     places = {name: place for place, name in enumerate(data["name"])}
-    return [(title, data[places[scored[0][number]]]) for number, title in chosen.items()]
+    ranked = [(title, data[places[scored[0][number]]]) for number, title in chosen.items()]
+    return [*ranked, *(("", dict(row)) for row in some_rows(data, NUM_FIXED))]
 
 
 def predict_examples(

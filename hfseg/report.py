@@ -1,6 +1,6 @@
 """The report of a run: one HTML page made from the files in its folder alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from hfseg import page
 from hfseg.card.facts import public_config
-from hfseg.figures import UNDEFINED, example_pictures, inline_svg, plot_learning_curves, row_shares
+from hfseg.figures import UNDEFINED, Example, example_pictures, inline_svg, plot_learning_curves, row_shares
+from hfseg.labels import LabelSet
 from hfseg.results import SPLITS, RunResults
 from hfseg.scores import with_interval
 from hfseg.whole_files import write_text
@@ -225,27 +226,46 @@ def show_examples(run: RunResults) -> str:
     heading = "Examples of the validation split"
     if not run.examples or run.labels is None or run.labels.palette is None:
         return page.section(heading, page.missing("There are no examples: examples.npz is missing or damaged."))
-    is_ranked = any(example.title for example in run.examples)
-    rule = (
-        "The best, the median and the worst images by their own mean IoU."
-        if is_ranked
-        else "A fixed handful, spread over the split: which are best and worst is not known."
-    )
-    legend = [
-        f"<span>{page.swatch(colour)}{page.escape(name)}</span>"
-        for name, colour in zip(run.labels.names, run.labels.palette, strict=True)
-    ]
-    parts = [page.paragraph(rule), f'<div class="legend">{"".join(legend)}</div>']
-    for example in run.examples:
-        score = UNDEFINED if np.isnan(example.mean_iou) else f"{example.mean_iou:.3f}"
-        title = f"{example.title}: {example.name}" if example.title else example.name
-        parts += [f"<h3>{page.escape(title)}, mean IoU {score}</h3>", '<div class="pictures">']
-        parts += [
-            page.picture(pixels, f"{caption} of {example.name}", caption)
-            for pixels, caption in zip(example_pictures(example, run.labels), PICTURES, strict=True)
-        ]
-        parts.append("</div>")
+    ranked = [example for example in run.examples if example.title]
+    groups = {
+        "The best, the median and the worst images by their own mean IoU.": ranked,
+        "A fixed handful, spread over the split; all runs on this data show the same.": fixed_examples(run),
+    }
+    parts = [legend(run.labels)]
+    for rule, examples in groups.items():
+        parts += [page.paragraph(rule), *(_example(each, run.labels) for each in examples)] if examples else []
     return page.section(heading, *parts)
+
+
+def fixed_examples(run: RunResults) -> list[Example]:
+    """Those that do not depend on how good the model is."""
+    return [example for example in run.examples if not example.title]
+
+
+def legend(labels: LabelSet) -> str:
+    """The colours of the classes."""
+    assert labels.palette is not None
+    names = [
+        f"<span>{page.swatch(colour)}{page.escape(name)}</span>"
+        for name, colour in zip(labels.names, labels.palette, strict=True)
+    ]
+    return f'<div class="legend">{"".join(names)}</div>'
+
+
+def _example(example: Example, labels: LabelSet) -> str:
+    title = f"{example.title}: {example.name}" if example.title else example.name
+    pictures = zip(PICTURES, example_pictures(example, labels), strict=True)
+    return row_of_pictures(f"{title}, mean IoU {shown_score(example)}", example.name, pictures)
+
+
+def shown_score(example: Example) -> str:
+    return UNDEFINED if np.isnan(example.mean_iou) else f"{example.mean_iou:.3f}"
+
+
+def row_of_pictures(heading: str, name: str, pictures: Iterable[tuple[str, NDArray[np.uint8]]]) -> str:
+    """Pictures of one image under a heading, each with its caption."""
+    items = [page.picture(pixels, f"{caption} of {name}", caption) for caption, pixels in pictures]
+    return f'<h3>{page.escape(heading)}</h3><div class="pictures">{"".join(items)}</div>'
 
 
 def show_data(run: RunResults) -> str:

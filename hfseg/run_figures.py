@@ -34,7 +34,7 @@ def draw_figures(
     figures = {
         "curves": plot_learning_curves({config.name: results.history}),
         "per_class": plot_class_bars({split: results.per_class[prefix] for prefix, split in SPLITS.items()}),
-        "predictions": plot_examples(examples, labels),
+        "predictions": plot_examples([example for example in examples if example.title] or examples, labels),
     }
     if "test" in results.confusion:
         figures["confusion"] = plot_confusion(results.confusion["test"], labels.names)

@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from hfseg import RunConfig, SegMetrics
+from hfseg import LabelSet, RunConfig, SegMetrics
 from hfseg.counts import write_counts
+from hfseg.examples import save_examples
+from hfseg.figures import Example
 from hfseg.scores import flat_metrics
 from hfseg.study.plan import Job
 
@@ -64,6 +67,12 @@ def write_run(job: Job, accuracy: float, num_images: int = 40, boundary: bool = 
         if boundary:
             counts[f"{prefix}_boundary"] = metrics.image_boundary_areas[order]
     write_counts(job.folder, counts)
+    ids = np.arange(24).reshape(4, 6) % 3
+    shown = [
+        Example(name, Image.new("RGB", (6, 4)), ids, (ids + 1) % 3, accuracy, title)
+        for name, title in (("far", "worst"), ("near", ""), ("wide", ""))
+    ]
+    save_examples(shown, LabelSet(CLASSES), job.folder / "examples.npz")
     lines = [{"step": step, "seconds": 4.5 * step, "train_mean_iou": 0.3 + step / 100} for step in (5, 10, 15, 20)]
     lines.insert(2, {"step": 10, "seconds": 46.0, "eval_mean_iou": scores["eval_mean_iou"] - 0.1})
     lines.append({"step": 20, "seconds": 92.0, "eval_mean_iou": scores["eval_mean_iou"]})

@@ -141,6 +141,9 @@ def test_the_answer(tmp_path: Path) -> None:
     assert "test Boundary IoU" in rows[0]
     assert rows[4][3].endswith("*")
     assert "script" not in page.tags
+    assert page.tags["img"] == 2 * (2 + 4) + 3 * 4  # two images by all arms, three of the best run
+    assert "near, mean IoU" in page.text
+    assert f"tuned: {0.8 + 0.004:.3f}" in page.text
     links = [value for _, name, value in page.attributes if name in ("src", "href")]
     assert all(link.startswith("data:") for link in links)
     for name in ("curves_steps", "curves_time", "per_class", "differences", "confusion"):
@@ -183,6 +186,10 @@ def test_gaps_are_shown(tmp_path: Path) -> None:
     assert "| scratch | scratch | 2 of 3 |" in text
     assert "| frozen | frozen | 0 of 3 | – |" in text  # noqa: RUF001
     assert [each["runs"] for each in study["differences"]] == [[2, 1]]
+    assert "No validation image" not in (tmp_path / "study/report.html").read_text()
+    (tmp_path / "study/scratch-seed1/examples.npz").unlink()
+    write_study(config, jobs, [], {})
+    assert "No validation image is among the fixed examples" in (tmp_path / "study/report.html").read_text()
 
 
 def test_small_splits_and_other_images_are_said(tmp_path: Path) -> None:

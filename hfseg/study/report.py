@@ -1,18 +1,25 @@
 """What a study leaves: `study.json`, `study.md`, `report.html` and `figures/`."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from hfseg import page
 from hfseg.config import RunConfig
-from hfseg.figures import UNDEFINED, inline_svg, save_figure
-from hfseg.report import show_confusion, show_examples
+from hfseg.figures import UNDEFINED, example_pictures, inline_svg, save_figure
+from hfseg.report import (
+    fixed_examples,
+    legend,
+    row_of_pictures,
+    show_confusion,
+    show_examples,
+    shown_score,
+)
 from hfseg.results import RunResults
 from hfseg.study import texts
-from hfseg.study.answer import answer
+from hfseg.study.answer import Arm, answer
 from hfseg.study.figures import FIGURES, study_figures
 from hfseg.study.plan import Job
 from hfseg.whole_files import write_json, write_text
@@ -37,7 +44,7 @@ def write_study(
             path.unlink(missing_ok=True)  # of an earlier state of the study
     write_json(folder / "study.json", study)
     write_text(folder / "study.md", as_markdown(study, figures))
-    write_text(folder / "report.html", page.page(f"{config.name}: hfseg study", as_html(study, figures, folder)))
+    write_text(folder / "report.html", page.page(f"{config.name}: hfseg study", as_html(study, figures, arms)))
     return study
 
 
@@ -101,15 +108,17 @@ def _unlike(study: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def as_html(study: Mapping[str, Any], figures: Figures, folder: Path) -> str:
+def as_html(study: Mapping[str, Any], figures: Figures, arms: Sequence[Arm]) -> str:
     """The body of the page."""
     head = [f"<h1>{page.escape(study['name'])}</h1>"]
     head += [page.paragraph(study["note"])] if study["note"] else []
     parts = [*head, page.paragraph(texts.headline(study)), _cards(study), _answers(study)]
     parts += [_arms(study), _pretraining(study), _differences(study, figures)]
     parts += [_curves(figures), _classes(study, figures)]
-    if study["best_run"]:
-        best = RunResults.read(folder / study["best_run"])
+    best_runs = {arm.name: arm.runs[arm.best_seed] for arm in arms if arm.runs}
+    parts.append(_side_by_side(best_runs))
+    if study["best_arm"]:
+        best = best_runs[study["best_arm"]]
         parts.append(page.paragraph(f"Confusion and examples are those of {study['best_run']}, best on validation."))
         parts += [show_confusion(best), show_examples(best)]
     return "\n".join(part for part in parts if part)
@@ -167,6 +176,26 @@ def _curves(figures: Figures) -> str:
         return page.section("Learning curves", page.missing("No arm has a finished run yet."))
     row = [page.figure(inline_svg(*figures[name]), figures[name][1]) for name in ("curves_steps", "curves_time")]
     return page.section("Learning curves", '<div class="row">', *row, "</div>")
+
+
+def _side_by_side(runs: Mapping[str, RunResults]) -> str:
+    """The fixed validation images as each arm's best run sees them."""
+    seen = {arm: {each.name: each for each in fixed_examples(run)} for arm, run in runs.items()}
+    first = next(iter(seen.values()), {})
+    names = [name for name in first if all(name in examples for examples in seen.values())]
+    labels = next((run.labels for run in runs.values()), None)
+    if labels is None or not names:
+        text = "No validation image is among the fixed examples of all arms: their examples.npz are missing or older."
+        return page.section("Side by side", page.missing(text))
+    parts = [page.paragraph("The same validation images by each arm's best run, with the image's mean IoU.")]
+    for name in names:
+        _, truth, *_ = example_pictures(first[name], labels)
+        pictures = [("image", np.asarray(first[name].image)), ("truth", truth)]
+        for arm, examples in seen.items():
+            overlay = example_pictures(examples[name], labels)[2]
+            pictures.append((f"{arm}: {shown_score(examples[name])}", overlay))
+        parts.append(row_of_pictures(name, name, pictures))
+    return page.section("Side by side", legend(labels), *parts)
 
 
 def _classes(study: Mapping[str, Any], figures: Figures) -> str:
