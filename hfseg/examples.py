@@ -49,7 +49,7 @@ def choose_examples(areas: Counts) -> dict[int, str]:
 def chosen_rows(
     data: datasets.Dataset | datasets.IterableDataset, scored: tuple[Sequence[str], Counts] | None
 ) -> list[tuple[str, dict[str, Any]]]:
-    """Titles and rows of the chosen images, then of a fixed handful, untitled: of a stream, or without counts, only that.
+    """Titles and rows of the chosen images and, untitled, of a fixed handful; of a stream or without counts only that.
 
     Args:
         data: the split.
