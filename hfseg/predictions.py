@@ -223,11 +223,14 @@ def print_shares(lines: Iterable[Mapping[str, Any]], labels: LabelSet, output: P
         presence += shares > 0
         num_images, num_pixels, confidence = num_images + 1, num_pixels + size, confidence + line["confidence"]
     mean = confidence / max(num_images, 1)
-    table = Table(title=f"{num_images} images in {output}", caption=f"mean confidence {mean:.4f}")
+    # as texts: brackets in a name are no markup
+    table = Table(
+        title=Text(f"{num_images} images in {output}", style="table.title"), caption=f"mean confidence {mean:.4f}"
+    )
     table.add_column("class")
     table.add_column("share of all pixels", justify="right")
     table.add_column("images with it", justify="right")
     for index in np.argsort(-pixels, kind="stable"):
         share = pixels[index] / max(num_pixels, 1)
-        table.add_row(labels.names[index], f"{share:.2%}", str(presence[index]))
+        table.add_row(Text(labels.names[index]), f"{share:.2%}", str(presence[index]))
     Console().print(table)

@@ -26,9 +26,11 @@ from transformers import (
 )
 
 from hfseg import EvalConfig, LabelSet, UserError, predict, predict_images
+from hfseg.console import print_table
 from hfseg.data.cityscapes import cityscapes_labels
 from hfseg.data.image_paths import find_images
 from hfseg.labels import default_palette
+from hfseg.predictions import print_shares
 from hfseg.predictor import class_ids, labels_of
 from tests.conftest import REPOSITORY
 from tests.hub_server import HubServer
@@ -423,6 +425,23 @@ def test_colours_are_those_of_the_data() -> None:
     twice = tiny_model(LABELS)
     twice.config.id2label = {0: "x", 1: "y", 2: "x"}
     assert labels_of(twice).names == ("x (0)", "y", "x (2)")
+
+
+def test_brackets_in_names_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["sky [void]", "[/]"]
+    shares = dict(zip(names, (0.75, 0.25), strict=True))
+    line = {"width": 2, "height": 2, "shares": shares, "confidence": 0.5}
+    print_shares([line], LabelSet(names), Path("out [old]"))
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in (*names, "out [old]"))
+    rows = [{"name": name, "iou": 0.5} for name in names]
+    metrics = {
+        f"{prefix}_{key}": 0.5 for prefix in ("eval", "test") for key in ("pixel_accuracy", "constant_mean_iou")
+    }
+    print_table({"eval": rows, "test": rows}, metrics | {"test_constant_class": "sky [void]"})
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in names)
+    assert "'sky [void]' everywhere" in shown
 
 
 def test_confidence_is_the_largest_probability() -> None:
