@@ -114,7 +114,7 @@ def test_a_folder_gives_what_predict_gives(tmp_path: Path, photos: Path, model: 
     Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(photos / "deep.png")
     result = command("--predict", photos, "--model", model, "--output", output, "--batch-size", 3)
     assert result.returncode == 2  # after everything else
-    assert "2 of 12 images could not be read" in result.stderr
+    assert "2 of 12 images could not be segmented" in result.stderr
     assert f"skipped: {photos / 'bad.jpg'} cannot be read" in result.stderr
     assert f"skipped: {photos / 'deep.png'} is a I;16 image" in result.stderr
     assert "Traceback" not in result.stderr
@@ -204,7 +204,7 @@ def test_two_processes_share_the_images(tmp_path: Path, photos: Path, model: Pat
     words = ["--predict", photos, "--model", model, "--batch-size", 2, "--output", tmp_path / "two"]
     result = command(*words, launcher=("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", worker))
     assert result.returncode != 0
-    assert "1 of 11 images could not be read" in result.stderr
+    assert "1 of 11 images could not be segmented" in result.stderr
     assert "10 images in" in result.stdout
     assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
     parts = [path.read_text().splitlines() for path in sorted((tmp_path / "kept").iterdir())]
@@ -425,6 +425,15 @@ def test_colours_are_those_of_the_data() -> None:
     twice = tiny_model(LABELS)
     twice.config.id2label = {0: "x", 1: "y", 2: "x"}
     assert labels_of(twice).names == ("x (0)", "y", "x (2)")
+
+
+def test_an_image_that_is_too_small_stops_no_other(tmp_path: Path, model: Path) -> None:
+    draw(tmp_path / "photos" / "b.png", 1)
+    speck = draw(tmp_path / "photos" / "a.png", 2, (1, 1))
+    with pytest.raises(UserError, match=r"1 of 2 images could not be segmented") as error:
+        predict_images(tmp_path / "photos", str(model), tmp_path / "out", ["eval.mode=whole"])
+    assert f"{speck}: The model does not take images of 1 x 1 pixels" in str(error.value)
+    assert list(lines_of(tmp_path / "out")) == ["b"]
 
 
 def test_brackets_in_names_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
