@@ -273,6 +273,10 @@ def test_images_are_found(tmp_path: Path, photos: Path, monkeypatch: pytest.Monk
     assert list(find_images([f"{photos}/*/0.*"])) == ["a/0", "b/0"]
     assert list(find_images([photos / "a" / "0.png", photos / "a" / "2.png"])) == ["0", "2"]
     assert list(find_images([photos / "a", photos / "b"])) == ["a/0", "a/1", "a/2", "a/3", "b/0", "b/c/last"]
+    brackets = draw(tmp_path / "2024 [may]" / "x" / "0.png", 1)
+    monkeypatch.chdir(tmp_path / "2024 [may]")
+    assert find_images(["*/*.png"]) == {"x/0": brackets}
+    assert find_images([f"../{photos.name}/b/*/*.webp"]) == {"c/last": photos / "b" / "c" / "last.webp"}
     monkeypatch.chdir(photos)
     listing = tmp_path / "elsewhere" / "list.txt"
     listing.parent.mkdir()
