@@ -440,6 +440,14 @@ def test_an_image_that_is_too_small_stops_no_other(tmp_path: Path, model: Path) 
     assert list(lines_of(tmp_path / "out")) == ["b"]
 
 
+def test_a_name_as_long_as_they_come(tmp_path: Path, model: Path) -> None:
+    name = "\N{GREEK SMALL LETTER ALPHA}" * 125
+    draw(tmp_path / "photos" / f"{name}.png", 1)
+    predict_images(tmp_path / "photos", str(model), tmp_path / "out")
+    assert list(lines_of(tmp_path / "out")) == [name]
+    assert len(times_of(tmp_path / "out")) == 3
+
+
 def test_brackets_in_names_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = ["sky [void]", "[/]"]
     shares = dict(zip(names, (0.75, 0.25), strict=True))
