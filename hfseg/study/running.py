@@ -119,7 +119,7 @@ def _attempt(job: Job, jobs: Sequence[Job], script: Path, progress: "_Progress",
         return outcome.reasons[job.name]
     if code == 0 and is_finished(job):
         return None
-    outcome.reasons[job.name] = f"exit status {code}: {last_words(job)}"
+    outcome.reasons[job.name] = f"exit status {code}: {last_words(job, code)}"
     return outcome.reasons[job.name]
 
 
@@ -186,11 +186,11 @@ def best_so_far(jobs: Sequence[Job]) -> str:
     return "none yet" if best is None else f"{best} with {scores[best]:.4f}"
 
 
-def last_words(job: Job) -> str:
-    """The end of a failed run's log, and where it is."""
+def last_words(job: Job, code: int) -> str:
+    """The end of a failed run's log, and where it is. The log has earlier attempts too, with errors of their own."""
     path = job.folder / "log.txt"
     lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()] if path.exists() else []
-    errors = [line for line in lines if line.startswith("error: ")]
+    errors = [line for line in lines if code == 2 and line.startswith("error: ")]
     return f"{(errors or lines or ['it said nothing'])[-1].removeprefix('error: ')} (see {path})"
 
 
