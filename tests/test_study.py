@@ -210,6 +210,21 @@ def test_small_splits_and_other_images_are_said(tmp_path: Path) -> None:
     assert "low" not in study["differences"][-1]
 
 
+def test_runs_of_one_arm_on_other_images(tmp_path: Path) -> None:
+    config = study_config(tmp_path)
+    jobs = plan(config)
+    finish(jobs)
+    for seed, options in ((1, {"num_images": 35}), (2, {"images": 5})):
+        finish([job for job in jobs if job.name == f"tuned-seed{seed}"], **options)
+    finish([job for job in jobs if job.arm == "frozen"], num_images=9)
+    study = write_study(config, jobs, [], {})
+    left_out = "is left out: it was scored on other images, labels or classes than its arm."
+    assert study["warnings"][:2] == [f"tuned-seed1 {left_out}", f"tuned-seed2 {left_out}"]
+    assert "The test split has only 9 images" in study["warnings"][-1]
+    assert study["arms"]["tuned"]["seeds"] == [0]
+    assert (study["best_arm"], study["num_images"]["test"]) == ("tuned", 40)
+
+
 def test_results_of_another_config_are_refused(tmp_path: Path) -> None:
     jobs = plan(study_config(tmp_path))
     finish(jobs)

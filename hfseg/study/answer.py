@@ -69,7 +69,7 @@ class Arm:
 
 
 def collect(jobs: Sequence[Job]) -> tuple[list[Arm], list[str]]:
-    """The arms with what their finished runs have left, and sentences about runs whose counts are missing."""
+    """The arms with what their finished runs have left, and sentences about runs whose counts are of no use."""
     arms: dict[str, Arm] = {}
     problems = []
     for job in jobs:
@@ -83,6 +83,9 @@ def collect(jobs: Sequence[Job]) -> tuple[list[Arm], list[str]]:
             counts = _in_order(read_counts(job.folder))
         except UserError as error:
             problems.append(f"{job.name} is left out: {error}")
+            continue
+        if not all(_same_images(counts, others) for others in arm.counts.values()):
+            problems.append(f"{job.name} is left out: it was scored on other images, labels or classes than its arm.")
             continue
         arm.runs[job.config.seed] = RunResults.read(job.folder)
         arm.counts[job.config.seed] = counts
@@ -98,6 +101,14 @@ def _in_order(counts: Mapping[str, Any]) -> dict[str, Any]:
             if f"{split}_{key}" in counts:
                 ordered[f"{split}_{key}"] = counts[f"{split}_{key}"][places]
     return ordered
+
+
+def _same_images(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two runs were scored on the same labels: the data may have changed between them."""
+    keys = ("classes", "eval_names", "test_names")
+    return all(np.array_equal(one[key], other[key]) for key in keys) and all(
+        np.array_equal(one[key][:, 1], other[key][:, 1]) for key in ("eval_areas", "test_areas")
+    )
 
 
 def describe_arm(arm: Arm) -> dict[str, Any]:
@@ -233,14 +244,14 @@ def answer(
     scored = [arm for arm in arms if not np.isnan(arm.validation)]
     best = max(scored, key=lambda arm: arm.validation, default=None)
     missing = {job.name: failed.get(job.name, "not finished yet") for job in jobs if not is_finished(job)}
-    images = {split: len(scored[0].areas(prefix)[0]) for prefix, split in SPLIT_NAMES.items()} if scored else {}
+    images = {split: len(best.areas(prefix)[0]) for prefix, split in SPLIT_NAMES.items()} if best else {}
     described = {arm.name: describe_arm(arm) for arm in arms}
     tree = {
         "name": name,
         "note": note,
         "num_runs": len(jobs),
         "missing": missing,
-        "warnings": [*warnings, *problems, *few_images(images)],
+        "warnings": [*warnings, *problems, *few_images(fewest_images(scored))],
         "num_images": images,
         "best_arm": best.name if best else None,
         "best_run": f"{best.name}-seed{best.best_seed}" if best else None,
@@ -254,6 +265,12 @@ def answer(
 
 
 SPLIT_NAMES = {"eval": "validation", "test": "test"}
+
+
+def fewest_images(arms: Sequence[Arm]) -> dict[str, int]:
+    """Of each split, where arms were scored on different ones."""
+    splits = SPLIT_NAMES.items() if arms else ()
+    return {split: min(len(arm.areas(prefix)[0]) for arm in arms) for prefix, split in splits}
 
 
 def few_images(images: Mapping[str, int]) -> list[str]:

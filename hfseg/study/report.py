@@ -131,7 +131,7 @@ def _cards(study: Mapping[str, Any]) -> str:
         score = study["arms"][study["best_arm"]]["test"]["mean_iou"]
         ends = "no interval" if score["low"] is None else f"95 %: {score['low']:.3f} to {score['high']:.3f}"
         entries.insert(0, (f"test mean IoU, {study['best_arm']}", f"{score['value']:.3f}", ends))
-        entries.append(("test images", f"{study['num_images']['test']:,}", "the same for all arms"))
+        entries.append(("test images", f"{study['num_images']['test']:,}", f"of {study['best_arm']}"))
     return page.cards(entries)
 
 
