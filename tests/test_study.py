@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from hfseg import RunConfig, UserError, run, run_study
+from hfseg.config import TransformsConfig
 from hfseg.intervals import paired_test
 from hfseg.study.plan import Job, choose, plan, undeclared
 from hfseg.study.report import write_study
@@ -63,6 +64,11 @@ def test_what_is_wrong_with_a_study_is_said_before_anything_runs(tmp_path: Path)
     tuned = {"model": {"init": "pretrain.street"}}
     assert "Did you mean `pretrain.streets`" in complaint(tmp_path, arms={"a": tuned})
     assert "The study has none" in complaint(tmp_path, arms={"a": tuned}, pretrain=None)
+    chained = {"b": {"data": {"name": "synthetic_pet"}, "model": {"init": "pretrain.a"}}}
+    assert "a pretraining run does not begin from another one" in complaint(tmp_path, pretrain=chained)
+    tree = study_config(tmp_path, arms={"a": None}).model_dump(mode="json", exclude_unset=True)
+    with pytest.raises(UserError, match=r"'pretrain.street' is no pretraining run .* Did you mean `streets`"):
+        plan(RunConfig.from_tree(tree | {"model": {"init": "pretrain.street"}}, "tree"))
     assert "arms.a.trane: unknown key. Did you mean `train`" in complaint(tmp_path, arms={"a": {"trane": {}}})
     assert "pretrain.b.data is required" in complaint(tmp_path, pretrain={"b": {}}, arms={"a": None})
     assert "each seed only once" in complaint(tmp_path, seeds=[1, 1])
@@ -72,6 +78,15 @@ def test_what_is_wrong_with_a_study_is_said_before_anything_runs(tmp_path: Path)
     assert "study.armz: unknown key. Did you mean `arms`" in complaint(tmp_path, armz={})
     with pytest.raises(UserError, match="several runs"):
         run(study_config(tmp_path))
+
+
+def test_models_that_are_shared_leave_others_their_recipe(tmp_path: Path) -> None:
+    tree = study_config(tmp_path, arms={"fcn": None, "b0": {"model": {"type": "segformer"}}}).model_dump(
+        mode="json", exclude_unset=True
+    )
+    fcn, b0, *_ = plan(RunConfig.from_tree(tree | {"model": {"type": "fcn"}}, "tree"))[1:]
+    assert (fcn.config.transforms.size, fcn.config.transforms.photometric) == (480, False)
+    assert b0.config.transforms == TransformsConfig()
 
 
 def test_overrides_reach_into_a_study(tmp_path: Path) -> None:

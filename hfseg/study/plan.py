@@ -62,6 +62,7 @@ def plan(config: RunConfig) -> list[Job]:
         try:
             run = RunConfig.from_tree(merged, source)
             check_size(run, source)
+            check_needs(needs, study)
         except UserError as error:
             problems.append(str(error))
         else:
@@ -118,6 +119,14 @@ def check_size(config: RunConfig, source: str) -> None:
             f"{source}.model.size={config.model.size!r} is no size of {config.model.type}: choose one of "
             f"{', '.join(sizes)}."
         )
+
+
+def check_needs(needs: str | None, study: StudyConfig) -> None:
+    """Raises UserError where what all arms share begins from a pretraining run that does not exist."""
+    name = (needs or "").removeprefix("pretrain-")
+    if needs is not None and name not in study.pretrain:
+        hint = nearest(name, study.pretrain) if study.pretrain else " The study has none."
+        raise UserError(f"model.init={PRETRAIN + name!r} is no pretraining run of this study.{hint}")
 
 
 def choose(jobs: Sequence[Job], wanted: str | None) -> list[Job]:
