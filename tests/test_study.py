@@ -12,7 +12,8 @@ from PIL import Image
 from hfseg import RunConfig, UserError, run, run_study
 from hfseg.config import TransformsConfig
 from hfseg.intervals import paired_test
-from hfseg.study.plan import Job, choose, plan, undeclared
+from hfseg.study.answer import Arm, sentence
+from hfseg.study.plan import Job, choose, differing_keys, model_name, plan, undeclared
 from hfseg.study.report import write_study
 from hfseg.study.running import check_unchanged
 from tests.conftest import REPOSITORY
@@ -134,7 +135,10 @@ def test_the_answer(tmp_path: Path) -> None:
     assert study["arms"]["tuned"]["test"]["mean_iou"]["value"] == pytest.approx(means["tuned"], abs=1e-6)
     assert 0 < helped["low"] < helped["value"] < helped["high"]
     low, value, high = (100 * helped[key] for key in ("low", "value", "high"))
-    assert helped["sentence"] == f"segformer b0: pretraining helps by {value:.1f} points [{low:.1f}, {high:.1f}]."
+    assert (
+        helped["sentence"]
+        == f"segformer b0: pretraining helps by {value:.1f} points [{low:.1f}, {high:.1f}] (tuned against scratch)."
+    )
     assert "no difference can be told apart between frozen and scratch" in told["scratch", "frozen"]["sentence"]
     assert "freezing the encoder costs" in told["tuned", "frozen"]["sentence"]
     assert "one seed: the interval is over images only; no claim" in told["scratch", "fcn"]["sentence"]
@@ -205,6 +209,38 @@ def test_gaps_are_shown(tmp_path: Path) -> None:
     (tmp_path / "study/scratch-seed1/examples.npz").unlink()
     write_study(config, jobs, [], {})
     assert "No validation image is among the fixed examples" in (tmp_path / "study/report.html").read_text()
+
+
+def test_a_sentence_claims_no_more_than_is_shown(tmp_path: Path) -> None:
+    arms = {
+        "scratch": {"model": {"type": "segformer"}},
+        "tuned": {"model": {"init": "pretrain.streets"}, "train": {"learning_rate": 1e-4}},
+        "half": {"model": {"init": "pretrain.streets", "freeze": {"stages": 2}}, "train": {"learning_rate": 1e-4}},
+        "frozen": {"model": {"init": "pretrain.streets", "freeze": "encoder"}},
+        "larger": {"model": {"type": "segformer", "size": "b1"}},
+    }
+    jobs = plan(study_config(tmp_path, arms=arms))
+    found = {job.arm: Arm(job.arm, job) for job in reversed(jobs) if job.arm is not None}
+
+    def told(first: str, second: str, low: float) -> str:
+        one, other = found[first], found[second]
+        is_same = model_name(one.job.config) == model_name(other.job.config)
+        keys = list(differing_keys(one.job.config, other.job.config))
+        tree = {"same_model": is_same, "differ_in": keys, "value": 0.02, "low": low, "high": 0.03, "over_seeds": True}
+        return sentence(one, other, tree)
+
+    amount = "2.0 points [1.0, 3.0]"
+    assert (
+        told("scratch", "tuned", 0.01)
+        == f"tuned is better than scratch by {amount}; they differ in train.learning_rate too."
+    )
+    assert told("tuned", "half", 0.01) == f"half is better than tuned by {amount}."
+    assert told("scratch", "larger", 0.01) == f"larger is better than scratch by {amount}."
+    frozen = "a frozen pretrained encoder beats training from scratch by"
+    assert told("scratch", "frozen", 0.01) == f"segformer b0: {frozen} {amount} (frozen against scratch)."
+    assert told("scratch", "frozen", 0.0004) == (
+        "segformer b0: no difference can be told apart between frozen and scratch (+2.0 points [+0.0, +3.0])."
+    )
 
 
 def test_small_splits_and_other_images_are_said(tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ from hfseg.counts import read_counts
 from hfseg.errors import UserError
 from hfseg.results import RunResults
 from hfseg.scores import Counts, class_iou, none_if_nan
-from hfseg.study.plan import Job, differing_keys, model_name
+from hfseg.study.plan import Job, differing_keys, is_free, model_name
 from hfseg.study.running import is_finished
 from hfseg.study.statistics import FEW_IMAGES, SeedInterval, arm_interval, difference_interval
+from hfseg.study_config import VARIES
 
 STARTS = ("scratch", "fine-tuned", "frozen", "frozen, not pretrained")
 WORDS = {
@@ -203,9 +204,14 @@ def compare(first: Arm, second: Arm) -> dict[str, Any]:
 
 
 def sentence(first: Arm, second: Arm, tree: Mapping[str, Any]) -> str:
-    """What a difference means, and no more than its interval supports."""
-    is_pretrained_alike = first.job.config.model.init == second.job.config.model.init
-    standard = tree["same_model"] and (first.start == 0 or is_pretrained_alike)
+    """What a difference means, and no more than its interval supports as it is shown.
+
+    It is that of pretraining or freezing only where nothing else differs, and where all of the encoder is frozen.
+    """
+    models = first.job.config.model, second.job.config.model
+    others = [key for key in tree["differ_in"] if not is_free(key, VARIES if tree["same_model"] else ("model",))]
+    is_one_thing = tree["same_model"] and not others and models[1].freeze in ("none", "encoder")
+    standard = is_one_thing and (first.start == 0 or models[0].init == models[1].init)
     _, helps, hurts = WORDS.get((first.start, second.start) if standard else (-1, -1), ("", "", ""))
     subject = f"{model_name(second.job.config)}: " if standard and helps else ""
     value, low, high = (None if tree[key] is None else 100 * tree[key] for key in ("value", "low", "high"))
@@ -217,14 +223,16 @@ def sentence(first: Arm, second: Arm, tree: Mapping[str, Any]) -> str:
     shown = f"{value:+.1f} points [{low:+.1f}, {high:+.1f}]"
     if not tree["over_seeds"]:
         return f"{pair}: {shown}; one seed: the interval is over images only; no claim about the method."
-    if low <= 0 <= high:
+    if round(low, 1) <= 0 <= round(high, 1):
         return f"{subject}no difference can be told apart between {second.name} and {first.name} ({shown})."
     ends = (low, high) if value > 0 else (-high, -low)
     amount = f"{abs(value):.1f} points [{ends[0]:.1f}, {ends[1]:.1f}]"
     if helps:
-        return f"{subject}{helps if value > 0 else hurts} {amount}."
+        return f"{subject}{helps if value > 0 else hurts} {amount} ({second.name} against {first.name})."
     text = f"{second.name} is {'better' if value > 0 else 'worse'} than {first.name} by {amount}"
-    return f"{text}, as recipes: they differ in more than the model." if not tree["same_model"] else f"{text}."
+    if others and tree["same_model"]:
+        return f"{text}; they differ in {', '.join(others)} too."
+    return f"{text}, as recipes: they differ in more than the model." if others else f"{text}."
 
 
 def answer(

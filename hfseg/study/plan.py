@@ -158,6 +158,11 @@ def model_name(config: RunConfig) -> str:
     return f"{config.model.type} {config.model.size}".strip() if config.model.type != "auto" else "auto"
 
 
+def is_free(key: str, free: Sequence[str]) -> bool:
+    """Whether a key, or a section that it belongs to, is one of those that may differ."""
+    return any(key == each or key.startswith(f"{each}.") for each in free)
+
+
 def undeclared(jobs: Sequence[Job], varies: Sequence[str]) -> list[str]:
     """Sentences about pairs of arms of one model that differ in more than `model.init`, `model.freeze` and `varies`.
 
@@ -171,7 +176,7 @@ def undeclared(jobs: Sequence[Job], varies: Sequence[str]) -> list[str]:
             continue
         compared.add(other.name)
         for key, (left, right) in differing_keys(one.config, other.config).items():
-            if not any(key == free or key.startswith(f"{free}.") for free in (*VARIES, *varies)):
+            if not is_free(key, (*VARIES, *varies)):
                 said.append(
                     f"{other.arm} differs from {one.arm} in `{key}` ({right!r} and {left!r}), which `study.varies` "
                     "does not declare: their difference is not that of what is compared alone."
