@@ -11,6 +11,7 @@ from PIL import Image
 
 from hfseg import RunConfig, UserError, run, run_study
 from hfseg.config import TransformsConfig
+from hfseg.counts import read_counts, write_counts
 from hfseg.intervals import paired_test
 from hfseg.study.answer import Arm, sentence
 from hfseg.study.plan import Job, choose, differing_keys, model_name, plan, undeclared
@@ -241,6 +242,29 @@ def test_a_sentence_claims_no_more_than_is_shown(tmp_path: Path) -> None:
     assert told("scratch", "frozen", 0.0004) == (
         "segformer b0: no difference can be told apart between frozen and scratch (+2.0 points [+0.0, +3.0])."
     )
+
+
+def test_names_and_notes_are_text(tmp_path: Path) -> None:
+    nasty = "<script>alert(1)</script> | *pets*\nand more"
+    config = study_config(tmp_path)
+    config = config.model_copy(update={"data": config.data.model_copy(update={"note": nasty})})
+    jobs = plan(config)
+    finish([job for job in jobs if job.name in ("scratch-seed0", "fcn-seed0")])
+    for job in jobs:
+        if (job.folder / "counts.npz").exists():
+            counts = read_counts(job.folder)
+            write_counts(job.folder, counts | {"classes": np.array([nasty, "a|b", "c"])})
+    write_study(config, jobs, [], {"tuned-seed0": nasty})
+    shown = r"&lt;script>alert(1)&lt;/script> \| \*pets\* and more"
+    text = (tmp_path / "study/study.md").read_text()
+    assert text.startswith(f"# a-study\n\n{shown}\n")
+    assert f"- tuned-seed0: {shown}\n" in text
+    assert f"| arm | {shown} | a\\|b | c |\n" in text
+    assert "<script" not in text
+    assert "\n- \\* One seed" in text
+    page = Page((tmp_path / "study/report.html").read_text())
+    assert "script" not in page.tags
+    assert "<script>alert(1)</script> | *pets*" in page.text
 
 
 def test_small_splits_and_other_images_are_said(tmp_path: Path) -> None:

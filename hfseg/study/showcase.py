@@ -36,6 +36,9 @@ def collect_study(folder: Path, cards: Path) -> None:
     study = read_study(folder)
     if study["missing"]:
         raise UserError(f"{folder}: {len(study['missing'])} runs are not finished. Start the study again.")
+    gaps = [name for name, arm in study["arms"].items() if len(arm["seeds"]) < arm["planned_runs"]]
+    if gaps:
+        raise UserError(f"{folder}: runs of {', '.join(gaps)} are left out of the answer; its study.md says why.")
     best = (f"{name}-seed{arm['best_seed']}" for name, arm in study["arms"].items())
     collect_cards([folder / name for name in (*study["pretraining"], *best)], cards)
     target = cards / study["name"]
@@ -88,7 +91,12 @@ def section(study: Mapping[str, Any], home: Path) -> str:
     ]
     note = f"**The data:** {escape(study['note'])}\n\n" if study["note"] else ""
     lines = [f"{note}{texts.headline(study)}", "", *(f"* {each}" for each in told), "", *arms(study), ""]
-    lines += [*(f"* {each}" for each in texts.pretraining(study)), "", *pictures]
+    lines += [
+        *(f"* {each}" for each in texts.pretraining(study, escape)),
+        *(f"* {each}" for each in study["warnings"]),
+        "",
+    ]
+    lines += pictures
     hardware = sorted({name for arm in study["arms"].values() for name in arm.get("hardware", [])})
     lines.append(
         f"Brackets are 95 % intervals over test images and seeds; a star: one seed, images only, so no claim about "
