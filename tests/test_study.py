@@ -244,6 +244,20 @@ def test_a_sentence_claims_no_more_than_is_shown(tmp_path: Path) -> None:
     )
 
 
+def test_times_that_are_not_known_are_no_zeros(tmp_path: Path) -> None:
+    config = study_config(tmp_path)
+    jobs = plan(config)
+    finish(jobs)
+    for job in jobs:
+        if job.name == "scratch-seed0" or job.arm in ("fcn", None):
+            (job.folder / "provenance.json").unlink()
+    arms = write_study(config, jobs, [], {})["arms"]
+    assert [arms[name]["minutes_per_run"] for name in ("scratch", "tuned", "fcn")] == [1.5, 1.5, None]
+    assert [arms[name]["hardware"] for name in ("scratch", "fcn")] == [["2 CPU cores"], []]
+    fcn = next(line for line in (tmp_path / "study/study.md").read_text().splitlines() if line.startswith("| fcn |"))
+    assert fcn.endswith("| \N{EN DASH} / \N{EN DASH} | \N{EN DASH} | \N{EN DASH} |")
+
+
 def test_names_and_notes_are_text(tmp_path: Path) -> None:
     nasty = "<script>alert(1)</script> | *pets*\nand more"
     config = study_config(tmp_path)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -118,7 +117,7 @@ def describe_arm(arm: Arm) -> dict[str, Any]:
     tree: dict[str, Any] = {
         "model": model_name(config),
         "start": STARTS[arm.start],
-        "init": arm.job.needs or (config.model.init and Path(config.model.init).name),  # no path of this machine
+        "init": arm.job.needs or (config.model.init and public_init(config.model.init)),
         "freeze": config.model.model_dump(mode="json")["freeze"],
         "seeds": list(arm.runs),
         "planned_runs": arm.planned,
@@ -138,13 +137,12 @@ def describe_arm(arm: Arm) -> dict[str, Any]:
         for k, name in enumerate(names)
     ]
     made = [run.provenance for run in arm.runs.values()]
-    minutes = [(each.get("train_seconds") or 0) / 60 for each in made]
     tree |= {
         "parameters": made[0].get("num_parameters"),
         "trained_parameters": made[0].get("num_trained"),
-        "minutes_per_run": round(float(np.mean(minutes)), 3),
+        "minutes_per_run": mean_minutes(made),
         "peak_memory_mb": max((each.get("peak_memory_mb") or 0 for each in made), default=0) or None,
-        "hardware": sorted({str(each.get("hardware")) for each in made}),
+        "hardware": sorted({each["hardware"] for each in made if each}),
     }
     return tree
 
@@ -164,10 +162,16 @@ def describe_pretraining(job: Job) -> dict[str, Any]:
         "data": data.note or DATA_SETS[data.name].title,
         "init": job.config.model.init and public_init(job.config.model.init),
         "steps": run.provenance.get("steps"),
-        "minutes": round((run.provenance.get("train_seconds") or 0) / 60, 3),
+        "minutes": mean_minutes([run.provenance]),
         "num_images": run.provenance.get("num_images", {}).get("test"),
         "test_mean_iou": {"value": run.metrics.get("test_mean_iou"), "low": low, "high": high},
     }
+
+
+def mean_minutes(made: Sequence[Mapping[str, Any]]) -> float | None:
+    """Of the trainings whose provenance tells their time."""
+    seconds = [each["train_seconds"] for each in made if each.get("train_seconds")]
+    return round(float(np.mean(seconds)) / 60, 3) if seconds else None
 
 
 def _defined(value: Any) -> Any:

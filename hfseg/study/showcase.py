@@ -98,9 +98,10 @@ def section(study: Mapping[str, Any], home: Path) -> str:
     ]
     lines += pictures
     hardware = sorted({name for arm in study["arms"].values() for name in arm.get("hardware", [])})
+    made = f"Made on {' and '.join(hardware)}. " if hardware else ""
     lines.append(
         f"Brackets are 95 % intervals over test images and seeds; a star: one seed, images only, so no claim about "
-        f"the method. Made on {' and '.join(hardware)}. [study.md]({link}/study.md) has the rest: all differences, "
+        f"the method. {made}[study.md]({link}/study.md) has the rest: all differences, "
         "classes, boundaries, what the intervals hold."
     )
     return "\n".join(lines) + "\n\n"

@@ -23,7 +23,9 @@ def number(interval: Tree | None) -> str:
     return UNDEFINED if interval is None or interval["value"] is None else f"{interval['value']:.3f}"
 
 
-def duration(minutes: float) -> str:
+def duration(minutes: float | None) -> str:
+    if minutes is None:
+        return UNDEFINED
     return f"{60 * minutes:.0f} s" if minutes < 2 else f"{minutes:.1f} min"
 
 
