@@ -244,6 +244,28 @@ def test_a_sentence_claims_no_more_than_is_shown(tmp_path: Path) -> None:
     )
 
 
+def test_an_interrupted_study_answers_from_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = study_config(tmp_path)
+    jobs = plan(config)
+
+    def interrupt(job: Job, script: Path, progress: Any) -> int:
+        if job.name == "tuned-seed0":
+            raise KeyboardInterrupt
+        if job.name != "scratch-seed0":
+            write_run(job, 0.7)
+            return 0
+        return 1
+
+    monkeypatch.setattr("hfseg.study.running._run_one", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(config, Path("nowhere"))
+    study = json.loads((tmp_path / "study/study.json").read_text())
+    assert list(study["pretraining"]) == ["pretrain-streets"]
+    assert len(study["missing"]) == len(jobs) - 1
+    assert study["missing"]["scratch-seed0"].startswith("exit status 1")
+    assert study["missing"]["tuned-seed0"] == "not finished yet"
+
+
 def test_times_that_are_not_known_are_no_zeros(tmp_path: Path) -> None:
     config = study_config(tmp_path)
     jobs = plan(config)

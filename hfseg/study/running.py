@@ -75,7 +75,7 @@ def _checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def run_jobs(jobs: Sequence[Job], chosen: Sequence[Job], script: Path, console: Console) -> Outcome:
+def run_jobs(jobs: Sequence[Job], chosen: Sequence[Job], script: Path, console: Console, outcome: Outcome) -> None:
     """Runs what is not finished, each in a process of its own; a failure does not stop the rest.
 
     Args:
@@ -83,8 +83,8 @@ def run_jobs(jobs: Sequence[Job], chosen: Sequence[Job], script: Path, console: 
         chosen: those to run.
         script: the command line of hfseg, `scripts/run_seg.py`.
         console: for progress.
+        outcome: gets what does not finish.
     """
-    outcome = Outcome()
     waiting = [job for job in chosen if not is_finished(job)]
     if len(waiting) < len(chosen):
         say(console, f"{len(chosen) - len(waiting)} of {len(chosen)} runs are finished already.")
@@ -98,7 +98,6 @@ def run_jobs(jobs: Sequence[Job], chosen: Sequence[Job], script: Path, console: 
             say(console, f"{place}: validation {_validation(job):.4f}, {minutes}; best so far {best_so_far(jobs)}")
         else:
             say(console, f"{place}: not finished, {minutes}; {problem}")
-    return outcome
 
 
 def say(console: Console, text: str) -> None:

@@ -19,8 +19,8 @@ def run_study(config: RunConfig, script: Path, arm: str | None = None) -> None:
     """Runs a study, or one of its arms, and writes `study.md`, `study.json` and `report.html` from what is there.
 
     Finished runs are never repeated, unfinished ones go on from their last checkpoint. Each run is a process of its
-    own, so that one that fails does not stop the rest. Under `accelerate launch` the processes make one run together,
-    which `arm` must name.
+    own, so that one that fails does not stop the rest; an interruption ends with the answer so far. Under
+    `accelerate launch` the processes make one run together, which `arm` must name.
 
     Args:
         config: with a `study` section.
@@ -51,16 +51,24 @@ def run_study(config: RunConfig, script: Path, arm: str | None = None) -> None:
             run_here(job)
     else:
         config.output_dir.mkdir(parents=True, exist_ok=True)
-        outcome = run_jobs(jobs, chosen, script, console)
-    if not is_main:
-        return
+        try:
+            run_jobs(jobs, chosen, script, console, outcome)
+        except KeyboardInterrupt:
+            tell(config, jobs, warnings, outcome, console)
+            raise
+    if is_main:
+        tell(config, jobs, warnings, outcome, console)
+        raise_failures(outcome)
+
+
+def tell(config: RunConfig, jobs: list[Job], warnings: list[str], outcome: Outcome, console: Console) -> None:
+    """Writes the answer from what there is, and prints it."""
     with FileLock(config.output_dir / ".report.lock"):  # jobs of a scheduler's array may end at the same time
         answer = write_study(config, jobs, warnings, outcome.reasons)
     say(console, headline(answer))
     for sentence in answer["sentences"]:
         say(console, f"  {sentence}")
     say(console, f"{config.output_dir}: study.md, study.json, report.html")
-    raise_failures(outcome)
 
 
 def check_pretrained(jobs: list[Job], chosen: list[Job]) -> None:
