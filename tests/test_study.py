@@ -251,17 +251,23 @@ def test_an_interrupted_study_answers_from_what_there_is(tmp_path: Path, monkeyp
     def interrupt(job: Job, script: Path, progress: Any) -> int:
         if job.name == "tuned-seed0":
             raise KeyboardInterrupt
-        if job.name != "scratch-seed0":
-            write_run(job, 0.7)
-            return 0
-        return 1
+        if job.name == "scratch-seed0":
+            return 1
+        write_run(job, 0.7)  # the pretraining that tuned-seed1 began from is made anew
+        (job.folder / "model").mkdir()
+        (job.folder / "model/model.safetensors").write_bytes(b"other weights")
+        return 0
 
+    tuned = next(job for job in jobs if job.name == "tuned-seed1")
+    write_run(tuned, 0.8)
+    (tuned.folder / "init.sha256").write_text("those of yesterday")
     monkeypatch.setattr("hfseg.study.running._run_one", interrupt)
     with pytest.raises(KeyboardInterrupt):
         run_study(config, Path("nowhere"))
     study = json.loads((tmp_path / "study/study.json").read_text())
     assert list(study["pretraining"]) == ["pretrain-streets"]
-    assert len(study["missing"]) == len(jobs) - 1
+    assert len(study["missing"]) == len(jobs) - 2
+    assert f"{tuned.folder} began from other weights" in study["warnings"][0]
     assert study["missing"]["scratch-seed0"].startswith("exit status 1")
     assert study["missing"]["tuned-seed0"] == "not finished yet"
 

@@ -11,7 +11,16 @@ from hfseg.doctor import check
 from hfseg.errors import UserError
 from hfseg.study.plan import Job, choose, plan, undeclared
 from hfseg.study.report import write_study
-from hfseg.study.running import Outcome, check_unchanged, is_finished, num_processes, run_here, run_jobs, say
+from hfseg.study.running import (
+    Outcome,
+    check_unchanged,
+    is_finished,
+    num_processes,
+    other_weights,
+    run_here,
+    run_jobs,
+    say,
+)
 from hfseg.study.texts import headline
 
 
@@ -63,8 +72,9 @@ def run_study(config: RunConfig, script: Path, arm: str | None = None) -> None:
 
 def tell(config: RunConfig, jobs: list[Job], warnings: list[str], outcome: Outcome, console: Console) -> None:
     """Writes the answer from what there is, and prints it."""
+    remade = [problem for job in jobs for problem in other_weights(job)]  # a pretraining that was made anew just now
     with FileLock(config.output_dir / ".report.lock"):  # jobs of a scheduler's array may end at the same time
-        answer = write_study(config, jobs, warnings, outcome.reasons)
+        answer = write_study(config, jobs, [*warnings, *remade], outcome.reasons)
     say(console, headline(answer))
     for sentence in answer["sentences"]:
         say(console, f"  {sentence}")
