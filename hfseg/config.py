@@ -285,10 +285,10 @@ class RunConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _default_transforms(cls, tree: Any) -> Any:
-        """The recipe of the model, where the tree is silent; saved with the rest."""
+        """The recipe of the model, where the tree is silent; saved with the rest. A study leaves it to its runs."""
         model, transforms = (tree.get("model"), tree.get("transforms", {})) if isinstance(tree, dict) else (None, None)
         kind = model.type if isinstance(model, ModelConfig) else model.get("type") if isinstance(model, dict) else None
-        if kind == "fcn" and isinstance(transforms, dict):
+        if kind == "fcn" and isinstance(transforms, dict) and tree.get("study") is None:
             return tree | {"transforms": FCN_TRANSFORMS | transforms}
         return tree
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from hfseg.scores import with_interval
 
@@ -15,13 +16,14 @@ def print_table(per_class: dict[str, list[dict[str, Any]]], metrics: dict[str, A
     for split in ("validation", "test"):
         table.add_column(split, justify="right")
     for rows in zip(per_class["eval"], per_class["test"], strict=True):
-        table.add_row(rows[0]["name"], *("-" if row["iou"] is None else f"{row['iou']:.4f}" for row in rows))
+        name = Text(rows[0]["name"])  # brackets are no markup
+        table.add_row(name, *("-" if row["iou"] is None else f"{row['iou']:.4f}" for row in rows))
     table.add_section()
     table.add_row("mean IoU", *(with_interval(metrics, f"{prefix}_mean_iou") for prefix in per_class), style="bold")
     table.add_row("pixel accuracy", *(f"{metrics[f'{prefix}_pixel_accuracy']:.4f}" for prefix in per_class))
     constant = metrics["test_constant_class"]
     table.add_row(
-        f"mean IoU of {constant!r} everywhere",
+        Text(f"mean IoU of {constant!r} everywhere"),
         *(f"{metrics[f'{prefix}_constant_mean_iou']:.4f}" for prefix in per_class),
         style="dim",
     )

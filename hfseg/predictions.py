@@ -30,7 +30,7 @@ from hfseg.predict import read_image
 from hfseg.prediction_files import SUFFIXES, PredictionFolder
 from hfseg.predictor import Predictor, load_predictor, segment
 
-NUM_NAMED = 5  # of the images that cannot be read; each has been named when it was its turn
+NUM_NAMED = 5  # of the images that were skipped; each has been named when it was its turn
 # A photo of 384 pixels takes 5 ms to decode, resize and write, for which a GPU is not to wait; on a CPU, whose cores
 # the model keeps busy, threads were measured neither to help nor to hurt.
 NUM_THREADS = min(8, os.cpu_count() or 1)
@@ -67,7 +67,7 @@ def predict_images(
 
     Raises:
         UserError: no such images or model, another model's folder, no room; or, after all others are done, images that
-            could not be read.
+            could not be read or, at their own size, not be segmented.
     """
     if batch_size < 1:
         raise UserError(f"--batch-size {batch_size}: at least one image at a time.")
@@ -97,8 +97,8 @@ def predict_images(
     if unreadable:
         reasons = [*unreadable[:NUM_NAMED], *(["..."] if len(unreadable) > NUM_NAMED else [])]
         raise UserError(
-            f"{len(unreadable)} of {len(named)} images could not be read; all others are in {output}. Mend them or "
-            f"leave them out, and start again.\n  " + "\n  ".join(reasons)
+            f"{len(unreadable)} of {len(named)} images could not be segmented; all others are in {output}. Mend them "
+            f"or leave them out, and start again.\n  " + "\n  ".join(reasons)
         )
     return output / "predictions.jsonl"
 
@@ -146,7 +146,7 @@ def predict_share(
         files: what to write into.
         share: names and paths.
         batch_size: images per forward pass.
-        unreadable: gets a message for each image that cannot be read.
+        unreadable: gets a message for each image that cannot be read, or whose own size the model does not take.
 
     Yields:
         The line of each image whose pictures are written.
@@ -169,21 +169,34 @@ def predict_share(
     def readable(loaded: Iterable[Loaded | str]) -> Iterator[Loaded]:
         for entry in loaded:
             if isinstance(entry, str):
-                unreadable.append(entry)
-                Console(stderr=True).print(f"skipped: {entry}", markup=False, highlight=False, soft_wrap=True)
+                skip(entry)
             else:
                 yield entry
 
-    def segmented(loaded: Iterator[Loaded]) -> Iterator[Segmented]:
-        while batch := list(islice(loaded, batch_size)):
-            pixel_values = torch.cat([pixels for *_, pixels in batch])
-            predicted = segment(predictor, pixel_values, [(image.height, image.width) for _, _, image, _ in batch])
-            for (name, path, image, _), (ids, confidence) in zip(batch, predicted, strict=True):
-                yield name, path, image, ids, confidence
+    def skip(problem: str) -> None:
+        unreadable.append(problem)
+        Console(stderr=True).print(f"skipped: {problem}", markup=False, highlight=False, soft_wrap=True)
 
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         loaded = readable(in_background(pool, load, share, 2 * batch_size))
-        yield from in_background(pool, write, segmented(loaded), 2 * batch_size)
+        segmented = segment_batches(predictor, loaded, batch_size, skip)
+        yield from in_background(pool, write, segmented, 2 * batch_size)
+
+
+def segment_batches(
+    predictor: Predictor, loaded: Iterator[Loaded], batch_size: int, skip: Callable[[str], None]
+) -> Iterator[Segmented]:
+    """Segments the images; `skip` is told of one whose own size the model does not take."""
+    while batch := list(islice(loaded, batch_size)):
+        pixel_values = torch.cat([pixels for *_, pixels in batch])
+        predicted = segment(predictor, pixel_values, [(image.height, image.width) for _, _, image, _ in batch])
+        try:
+            for (name, path, image, _), (ids, confidence) in zip(batch, predicted, strict=True):
+                yield name, path, image, ids, confidence
+        except UserError as error:
+            if not predictor.view.is_native:
+                raise
+            skip(f"{batch[0][1]}: {error}")  # it was alone
 
 
 def in_background(
@@ -223,11 +236,14 @@ def print_shares(lines: Iterable[Mapping[str, Any]], labels: LabelSet, output: P
         presence += shares > 0
         num_images, num_pixels, confidence = num_images + 1, num_pixels + size, confidence + line["confidence"]
     mean = confidence / max(num_images, 1)
-    table = Table(title=f"{num_images} images in {output}", caption=f"mean confidence {mean:.4f}")
+    # as texts: brackets in a name are no markup
+    table = Table(
+        title=Text(f"{num_images} images in {output}", style="table.title"), caption=f"mean confidence {mean:.4f}"
+    )
     table.add_column("class")
     table.add_column("share of all pixels", justify="right")
     table.add_column("images with it", justify="right")
     for index in np.argsort(-pixels, kind="stable"):
         share = pixels[index] / max(num_pixels, 1)
-        table.add_row(labels.names[index], f"{share:.2%}", str(presence[index]))
+        table.add_row(Text(labels.names[index]), f"{share:.2%}", str(presence[index]))
     Console().print(table)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,7 @@ def segment(
     """Class ids (H, W) at native size, uint8 or uint16, and the mean confidence of each image.
 
     Raises:
-        UserError: the model does not take images of that size, or the memory does not.
+        UserError: the model does not take images of that size, or the memory does not, or it gives no numbers.
     """
     try:
         on_device = pixel_values.to(predictor.device)
@@ -113,6 +114,9 @@ def class_ids(strips: Iterable[torch.Tensor], temperature: float) -> tuple[NDArr
     Args:
         strips: logits (K, rows, W) from the top.
         temperature: what they are divided by before the softmax.
+
+    Raises:
+        UserError: they are not finite.
     """
     ids, total = [], 0.0
     for strip in strips:
@@ -120,5 +124,7 @@ def class_ids(strips: Iterable[torch.Tensor], temperature: float) -> tuple[NDArr
         ids.append(best.indices.cpu().numpy().astype(np.uint8 if len(strip) <= 256 else np.uint16))
         # the largest term of the softmax, without the others
         total += float(torch.exp(best.values / temperature - (strip / temperature).logsumexp(dim=0)).sum())
+    if not math.isfinite(total):
+        raise UserError("The model's class scores are not finite: its training has diverged. Choose other weights.")
     whole = np.concatenate(ids)
     return whole, total / whole.size

@@ -51,6 +51,11 @@ class StudyConfig(BaseModel):
         if len(set(self.seeds)) < len(self.seeds):
             problems.append("seeds: each seed only once")
         problems += [f"arms.{name}: {problem}" for name, tree in self.arms.items() for problem in self._arm(tree)]
+        problems += [
+            f"pretrain.{name}: model.init={_init(tree)!r}: a pretraining run does not begin from another one"
+            for name, tree in self.pretrain.items()
+            if _init(tree)
+        ]
         if problems:
             raise ValueError("; ".join(problems))
         return self

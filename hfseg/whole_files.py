@@ -1,5 +1,6 @@
 """Files that are whole where they exist: written under another name, then renamed."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -7,11 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+MAX_NAME = 255  # bytes of a file's name, on most file systems
+
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Gives a path to write to, which takes the place of `path` at the end. After an error nothing is left of it."""
-    partial = path.with_name(f".{path.name}.partial")
+    name = f".{path.name}.partial"
+    if len(os.fsencode(name)) > MAX_NAME:
+        name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()}.partial"
+    partial = path.with_name(name)
     try:
         yield partial
         os.replace(partial, path)

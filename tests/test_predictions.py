@@ -26,9 +26,11 @@ from transformers import (
 )
 
 from hfseg import EvalConfig, LabelSet, UserError, predict, predict_images
+from hfseg.console import print_table
 from hfseg.data.cityscapes import cityscapes_labels
 from hfseg.data.image_paths import find_images
 from hfseg.labels import default_palette
+from hfseg.predictions import print_shares
 from hfseg.predictor import class_ids, labels_of
 from tests.conftest import REPOSITORY
 from tests.hub_server import HubServer
@@ -112,7 +114,7 @@ def test_a_folder_gives_what_predict_gives(tmp_path: Path, photos: Path, model: 
     Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(photos / "deep.png")
     result = command("--predict", photos, "--model", model, "--output", output, "--batch-size", 3)
     assert result.returncode == 2  # after everything else
-    assert "2 of 12 images could not be read" in result.stderr
+    assert "2 of 12 images could not be segmented" in result.stderr
     assert f"skipped: {photos / 'bad.jpg'} cannot be read" in result.stderr
     assert f"skipped: {photos / 'deep.png'} is a I;16 image" in result.stderr
     assert "Traceback" not in result.stderr
@@ -202,7 +204,7 @@ def test_two_processes_share_the_images(tmp_path: Path, photos: Path, model: Pat
     words = ["--predict", photos, "--model", model, "--batch-size", 2, "--output", tmp_path / "two"]
     result = command(*words, launcher=("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", worker))
     assert result.returncode != 0
-    assert "1 of 11 images could not be read" in result.stderr
+    assert "1 of 11 images could not be segmented" in result.stderr
     assert "10 images in" in result.stdout
     assert files_of(tmp_path / "one") == files_of(tmp_path / "two")
     parts = [path.read_text().splitlines() for path in sorted((tmp_path / "kept").iterdir())]
@@ -271,6 +273,10 @@ def test_images_are_found(tmp_path: Path, photos: Path, monkeypatch: pytest.Monk
     assert list(find_images([f"{photos}/*/0.*"])) == ["a/0", "b/0"]
     assert list(find_images([photos / "a" / "0.png", photos / "a" / "2.png"])) == ["0", "2"]
     assert list(find_images([photos / "a", photos / "b"])) == ["a/0", "a/1", "a/2", "a/3", "b/0", "b/c/last"]
+    brackets = draw(tmp_path / "2024 [may]" / "x" / "0.png", 1)
+    monkeypatch.chdir(tmp_path / "2024 [may]")
+    assert find_images(["*/*.png"]) == {"x/0": brackets}
+    assert find_images([f"../{photos.name}/b/*/*.webp"]) == {"c/last": photos / "b" / "c" / "last.webp"}
     monkeypatch.chdir(photos)
     listing = tmp_path / "elsewhere" / "list.txt"
     listing.parent.mkdir()
@@ -425,11 +431,48 @@ def test_colours_are_those_of_the_data() -> None:
     assert labels_of(twice).names == ("x (0)", "y", "x (2)")
 
 
+def test_an_image_that_is_too_small_stops_no_other(tmp_path: Path, model: Path) -> None:
+    draw(tmp_path / "photos" / "b.png", 1)
+    speck = draw(tmp_path / "photos" / "a.png", 2, (1, 1))
+    with pytest.raises(UserError, match=r"1 of 2 images could not be segmented") as error:
+        predict_images(tmp_path / "photos", str(model), tmp_path / "out", ["eval.mode=whole"])
+    assert f"{speck}: The model does not take images of 1 x 1 pixels" in str(error.value)
+    assert list(lines_of(tmp_path / "out")) == ["b"]
+
+
+def test_a_name_as_long_as_they_come(tmp_path: Path, model: Path) -> None:
+    name = "\N{GREEK SMALL LETTER ALPHA}" * 125
+    draw(tmp_path / "photos" / f"{name}.png", 1)
+    predict_images(tmp_path / "photos", str(model), tmp_path / "out")
+    assert list(lines_of(tmp_path / "out")) == [name]
+    assert len(times_of(tmp_path / "out")) == 3
+
+
+def test_brackets_in_names_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["sky [void]", "[/]"]
+    shares = dict(zip(names, (0.75, 0.25), strict=True))
+    line = {"width": 2, "height": 2, "shares": shares, "confidence": 0.5}
+    print_shares([line], LabelSet(names), Path("out [old]"))
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in (*names, "out [old]"))
+    rows = [{"name": name, "iou": 0.5} for name in names]
+    metrics = {
+        f"{prefix}_{key}": 0.5 for prefix in ("eval", "test") for key in ("pixel_accuracy", "constant_mean_iou")
+    }
+    print_table({"eval": rows, "test": rows}, metrics | {"test_constant_class": "sky [void]"})
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in names)
+    assert "'sky [void]' everywhere" in shown
+
+
 def test_confidence_is_the_largest_probability() -> None:
     logits = 3 * torch.randn(5, 7, 11, dtype=torch.float64)
     ids, confidence = class_ids(iter([logits[:, :4], logits[:, 4:]]), temperature=1.7)
     assert np.array_equal(ids, logits.argmax(0))
     assert confidence == pytest.approx(float((logits / 1.7).softmax(0).amax(0).mean()), rel=1e-12)
+    logits[2, 3, 4] = torch.nan
+    with pytest.raises(UserError, match="not finite"):
+        class_ids(iter([logits]), temperature=1.7)
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ def jobs(tmp_path: Path) -> list[Job]:
 
 
 def test_a_study_among_the_cards(jobs: list[Job], tmp_path: Path) -> None:
-    study = write_study(study_config(tmp_path), jobs, [], {})
+    study = write_study(study_config(tmp_path), jobs, ["scratch and tuned differ."], {})
     assert study["best_run"] == "tuned-seed1"
     cards, readme = tmp_path / "cards", tmp_path / "README.md"
     readme.write_text(f"# Here\n\n{BEGIN}\nYesterday.\n{END}\n\nThe end.\n")
@@ -41,6 +41,7 @@ def test_a_study_among_the_cards(jobs: list[Job], tmp_path: Path) -> None:
     assert "Yesterday" not in text
     told = {(each["first"], each["second"]): each["sentence"] for each in study["differences"]}
     assert f"* {told['scratch', 'tuned']}\n" in text
+    assert "* scratch and tuned differ.\n" in text
     assert told["scratch", "fcn"] not in text  # one seed, two recipes
     score = study["arms"]["tuned"]["test"]["mean_iou"]
     assert f"| tuned | fine-tuned | 3 | {score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}] |" in text
@@ -52,6 +53,13 @@ def test_a_study_among_the_cards(jobs: list[Job], tmp_path: Path) -> None:
 def test_what_cannot_be_shown(jobs: list[Job], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not the folder of a study"):
         collect_study(tmp_path / "study", tmp_path / "cards")
+    torn = next(job.folder / "counts.npz" for job in jobs if job.arm == "fcn")  # the only run of its arm
+    whole = torn.read_bytes()
+    torn.write_bytes(b"torn")
+    write_study(study_config(tmp_path), jobs, [], {})
+    with pytest.raises(UserError, match="runs of fcn are left out"):
+        collect_study(tmp_path / "study", tmp_path / "cards")
+    torn.write_bytes(whole)
     (jobs[-1].folder / "metrics.json").unlink()
     write_study(study_config(tmp_path), jobs, [], {})
     with pytest.raises(UserError, match="1 runs are not finished"):

@@ -10,8 +10,11 @@ import pytest
 from PIL import Image
 
 from hfseg import RunConfig, UserError, run, run_study
+from hfseg.config import TransformsConfig
+from hfseg.counts import read_counts, write_counts
 from hfseg.intervals import paired_test
-from hfseg.study.plan import Job, choose, plan, undeclared
+from hfseg.study.answer import Arm, sentence
+from hfseg.study.plan import Job, choose, differing_keys, model_name, plan, undeclared
 from hfseg.study.report import write_study
 from hfseg.study.running import check_unchanged
 from tests.conftest import REPOSITORY
@@ -63,6 +66,11 @@ def test_what_is_wrong_with_a_study_is_said_before_anything_runs(tmp_path: Path)
     tuned = {"model": {"init": "pretrain.street"}}
     assert "Did you mean `pretrain.streets`" in complaint(tmp_path, arms={"a": tuned})
     assert "The study has none" in complaint(tmp_path, arms={"a": tuned}, pretrain=None)
+    chained = {"b": {"data": {"name": "synthetic_pet"}, "model": {"init": "pretrain.a"}}}
+    assert "a pretraining run does not begin from another one" in complaint(tmp_path, pretrain=chained)
+    tree = study_config(tmp_path, arms={"a": None}).model_dump(mode="json", exclude_unset=True)
+    with pytest.raises(UserError, match=r"'pretrain.street' is no pretraining run .* Did you mean `streets`"):
+        plan(RunConfig.from_tree(tree | {"model": {"init": "pretrain.street"}}, "tree"))
     assert "arms.a.trane: unknown key. Did you mean `train`" in complaint(tmp_path, arms={"a": {"trane": {}}})
     assert "pretrain.b.data is required" in complaint(tmp_path, pretrain={"b": {}}, arms={"a": None})
     assert "each seed only once" in complaint(tmp_path, seeds=[1, 1])
@@ -72,6 +80,15 @@ def test_what_is_wrong_with_a_study_is_said_before_anything_runs(tmp_path: Path)
     assert "study.armz: unknown key. Did you mean `arms`" in complaint(tmp_path, armz={})
     with pytest.raises(UserError, match="several runs"):
         run(study_config(tmp_path))
+
+
+def test_models_that_are_shared_leave_others_their_recipe(tmp_path: Path) -> None:
+    tree = study_config(tmp_path, arms={"fcn": None, "b0": {"model": {"type": "segformer"}}}).model_dump(
+        mode="json", exclude_unset=True
+    )
+    fcn, b0, *_ = plan(RunConfig.from_tree(tree | {"model": {"type": "fcn"}}, "tree"))[1:]
+    assert (fcn.config.transforms.size, fcn.config.transforms.photometric) == (480, False)
+    assert b0.config.transforms == TransformsConfig()
 
 
 def test_overrides_reach_into_a_study(tmp_path: Path) -> None:
@@ -119,7 +136,10 @@ def test_the_answer(tmp_path: Path) -> None:
     assert study["arms"]["tuned"]["test"]["mean_iou"]["value"] == pytest.approx(means["tuned"], abs=1e-6)
     assert 0 < helped["low"] < helped["value"] < helped["high"]
     low, value, high = (100 * helped[key] for key in ("low", "value", "high"))
-    assert helped["sentence"] == f"segformer b0: pretraining helps by {value:.1f} points [{low:.1f}, {high:.1f}]."
+    assert (
+        helped["sentence"]
+        == f"segformer b0: pretraining helps by {value:.1f} points [{low:.1f}, {high:.1f}] (tuned against scratch)."
+    )
     assert "no difference can be told apart between frozen and scratch" in told["scratch", "frozen"]["sentence"]
     assert "freezing the encoder costs" in told["tuned", "frozen"]["sentence"]
     assert "one seed: the interval is over images only; no claim" in told["scratch", "fcn"]["sentence"]
@@ -192,6 +212,103 @@ def test_gaps_are_shown(tmp_path: Path) -> None:
     assert "No validation image is among the fixed examples" in (tmp_path / "study/report.html").read_text()
 
 
+def test_a_sentence_claims_no_more_than_is_shown(tmp_path: Path) -> None:
+    arms = {
+        "scratch": {"model": {"type": "segformer"}},
+        "tuned": {"model": {"init": "pretrain.streets"}, "train": {"learning_rate": 1e-4}},
+        "half": {"model": {"init": "pretrain.streets", "freeze": {"stages": 2}}, "train": {"learning_rate": 1e-4}},
+        "frozen": {"model": {"init": "pretrain.streets", "freeze": "encoder"}},
+        "larger": {"model": {"type": "segformer", "size": "b1"}},
+    }
+    jobs = plan(study_config(tmp_path, arms=arms))
+    found = {job.arm: Arm(job.arm, job) for job in reversed(jobs) if job.arm is not None}
+
+    def told(first: str, second: str, low: float) -> str:
+        one, other = found[first], found[second]
+        is_same = model_name(one.job.config) == model_name(other.job.config)
+        keys = list(differing_keys(one.job.config, other.job.config))
+        tree = {"same_model": is_same, "differ_in": keys, "value": 0.02, "low": low, "high": 0.03, "over_seeds": True}
+        return sentence(one, other, tree)
+
+    amount = "2.0 points [1.0, 3.0]"
+    assert (
+        told("scratch", "tuned", 0.01)
+        == f"tuned is better than scratch by {amount}; they differ in train.learning_rate too."
+    )
+    assert told("tuned", "half", 0.01) == f"half is better than tuned by {amount}."
+    assert told("scratch", "larger", 0.01) == f"larger is better than scratch by {amount}."
+    frozen = "a frozen pretrained encoder beats training from scratch by"
+    assert told("scratch", "frozen", 0.01) == f"segformer b0: {frozen} {amount} (frozen against scratch)."
+    assert told("scratch", "frozen", 0.0004) == (
+        "segformer b0: no difference can be told apart between frozen and scratch (+2.0 points [+0.0, +3.0])."
+    )
+
+
+def test_an_interrupted_study_answers_from_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = study_config(tmp_path)
+    jobs = plan(config)
+
+    def interrupt(job: Job, script: Path, progress: Any) -> int:
+        if job.name == "tuned-seed0":
+            raise KeyboardInterrupt
+        if job.name == "scratch-seed0":
+            return 1
+        write_run(job, 0.7)  # the pretraining that tuned-seed1 began from is made anew
+        (job.folder / "model").mkdir()
+        (job.folder / "model/model.safetensors").write_bytes(b"other weights")
+        return 0
+
+    tuned = next(job for job in jobs if job.name == "tuned-seed1")
+    write_run(tuned, 0.8)
+    (tuned.folder / "init.sha256").write_text("those of yesterday")
+    monkeypatch.setattr("hfseg.study.running._run_one", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(config, Path("nowhere"))
+    study = json.loads((tmp_path / "study/study.json").read_text())
+    assert list(study["pretraining"]) == ["pretrain-streets"]
+    assert len(study["missing"]) == len(jobs) - 2
+    assert f"{tuned.folder} began from other weights" in study["warnings"][0]
+    assert study["missing"]["scratch-seed0"].startswith("exit status 1")
+    assert study["missing"]["tuned-seed0"] == "not finished yet"
+
+
+def test_times_that_are_not_known_are_no_zeros(tmp_path: Path) -> None:
+    config = study_config(tmp_path)
+    jobs = plan(config)
+    finish(jobs)
+    for job in jobs:
+        if job.name == "scratch-seed0" or job.arm in ("fcn", None):
+            (job.folder / "provenance.json").unlink()
+    arms = write_study(config, jobs, [], {})["arms"]
+    assert [arms[name]["minutes_per_run"] for name in ("scratch", "tuned", "fcn")] == [1.5, 1.5, None]
+    assert [arms[name]["hardware"] for name in ("scratch", "fcn")] == [["2 CPU cores"], []]
+    fcn = next(line for line in (tmp_path / "study/study.md").read_text().splitlines() if line.startswith("| fcn |"))
+    assert fcn.endswith("| \N{EN DASH} / \N{EN DASH} | \N{EN DASH} | \N{EN DASH} |")
+
+
+def test_names_and_notes_are_text(tmp_path: Path) -> None:
+    nasty = "<script>alert(1)</script> | *pets*\nand more"
+    config = study_config(tmp_path)
+    config = config.model_copy(update={"data": config.data.model_copy(update={"note": nasty})})
+    jobs = plan(config)
+    finish([job for job in jobs if job.name in ("scratch-seed0", "fcn-seed0")])
+    for job in jobs:
+        if (job.folder / "counts.npz").exists():
+            counts = read_counts(job.folder)
+            write_counts(job.folder, counts | {"classes": np.array([nasty, "a|b", "c"])})
+    write_study(config, jobs, [], {"tuned-seed0": nasty})
+    shown = r"&lt;script>alert(1)&lt;/script> \| \*pets\* and more"
+    text = (tmp_path / "study/study.md").read_text()
+    assert text.startswith(f"# a-study\n\n{shown}\n")
+    assert f"- tuned-seed0: {shown}\n" in text
+    assert f"| arm | {shown} | a\\|b | c |\n" in text
+    assert "<script" not in text
+    assert "\n- \\* One seed" in text
+    page = Page((tmp_path / "study/report.html").read_text())
+    assert "script" not in page.tags
+    assert "<script>alert(1)</script> | *pets*" in page.text
+
+
 def test_small_splits_and_other_images_are_said(tmp_path: Path) -> None:
     config = study_config(tmp_path)
     jobs = plan(config)
@@ -208,6 +325,21 @@ def test_small_splits_and_other_images_are_said(tmp_path: Path) -> None:
     study = write_study(config, jobs, [], {})
     assert study["sentences"][-1] == "fcn and scratch were scored on other images: not compared."
     assert "low" not in study["differences"][-1]
+
+
+def test_runs_of_one_arm_on_other_images(tmp_path: Path) -> None:
+    config = study_config(tmp_path)
+    jobs = plan(config)
+    finish(jobs)
+    for seed, options in ((1, {"num_images": 35}), (2, {"images": 5})):
+        finish([job for job in jobs if job.name == f"tuned-seed{seed}"], **options)
+    finish([job for job in jobs if job.arm == "frozen"], num_images=9)
+    study = write_study(config, jobs, [], {})
+    left_out = "is left out: it was scored on other images, labels or classes than its arm."
+    assert study["warnings"][:2] == [f"tuned-seed1 {left_out}", f"tuned-seed2 {left_out}"]
+    assert "The test split has only 9 images" in study["warnings"][-1]
+    assert study["arms"]["tuned"]["seeds"] == [0]
+    assert (study["best_arm"], study["num_images"]["test"]) == ("tuned", 40)
 
 
 def test_results_of_another_config_are_refused(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import yaml
 from hfseg import RunConfig
 from hfseg.study.plan import plan
 from hfseg.study.process import RunningElsewhereError, locked
+from hfseg.study.running import last_words
 from tests.conftest import REPOSITORY
 from tests.study_runs import write_run
 
@@ -79,6 +80,14 @@ def test_a_failed_arm_is_reported_and_the_rest_goes_on(pets: Path, tmp_path: Pat
     assert study["arms"]["scratch"]["peak_memory_mb"] > 100
     assert study["arms"]["scratch"]["trained_parameters"] == study["arms"]["scratch"]["parameters"]
     assert (tmp_path / "study/report.html").exists()
+
+
+def test_a_crash_is_not_told_in_the_words_of_an_earlier_attempt(tmp_path: Path) -> None:
+    job = plan(RunConfig.load(write_study(tmp_path, tmp_path, {"scratch": None}, [0])))[-1]
+    job.folder.mkdir(parents=True)
+    (job.folder / "log.txt").write_text("error: data.root is no folder.\nTraceback:\nMemoryError: too large\n")
+    assert last_words(job, 1).startswith("MemoryError: too large (see ")
+    assert last_words(job, 2).startswith("data.root is no folder. (see ")
 
 
 def test_one_run_has_one_process(tmp_path: Path) -> None:

@@ -120,6 +120,16 @@ def test_one_run_each_says_nothing_of_seeds() -> None:
     assert held < 50
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_class_that_no_image_has() -> None:
+    runs = [np.pad(areas(np.linspace(0.3, 0.7, 40) + shift), ((0, 0), (0, 0), (0, 1))) for shift in (0, 0.1)]
+    for arm in (runs, runs[:1]):
+        found = arm_interval(arm, class_iou)
+        assert np.isnan([found.value[2], found.low[2], found.high[2]]).all()
+        assert (found.low[:2] < found.value[:2]).all()
+    assert np.isfinite(arm_interval(runs).low)
+
+
 def test_mean_over_runs_is_not_of_the_sum() -> None:
     rng = np.random.default_rng(0)
     runs = [areas(rng.uniform(0, 1, 10)) for _ in range(3)]

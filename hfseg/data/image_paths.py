@@ -54,10 +54,11 @@ def _find(entry: str, ignored: Sequence[str]) -> tuple[str, list[Path]]:
     elif path.is_file():
         return str(path.parent), [path]
     elif any(sign in entry for sign in WILDCARDS):
-        matches = sorted(Path(match) for match in glob.iglob(str(path), recursive=True))
+        pattern = Path(os.path.expanduser(entry))  # not absolute: the current folder may have brackets in its name
+        matches = sorted(Path(os.path.abspath(match)) for match in glob.iglob(str(pattern), recursive=True))
         paths = _outside([match for match in matches if match.suffix.lower() in SUFFIXES and match.is_file()], ignored)
-        fixed = [str(part) for part in reversed(path.parents) if not any(sign in str(part) for sign in WILDCARDS)]
-        folder = fixed[-1]
+        fixed = [part for part in reversed(pattern.parents) if not any(sign in str(part) for sign in WILDCARDS)]
+        folder = os.path.abspath(fixed[-1])
     else:
         raise UserError(f"{entry} is not there. Give a folder, a glob, a .txt file with a path a line, or images.")
     if not paths:

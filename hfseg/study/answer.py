@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,10 @@ from hfseg.counts import read_counts
 from hfseg.errors import UserError
 from hfseg.results import RunResults
 from hfseg.scores import Counts, class_iou, none_if_nan
-from hfseg.study.plan import Job, differing_keys, model_name
+from hfseg.study.plan import Job, differing_keys, is_free, model_name
 from hfseg.study.running import is_finished
 from hfseg.study.statistics import FEW_IMAGES, SeedInterval, arm_interval, difference_interval
+from hfseg.study_config import VARIES
 
 STARTS = ("scratch", "fine-tuned", "frozen", "frozen, not pretrained")
 WORDS = {
@@ -69,7 +69,7 @@ class Arm:
 
 
 def collect(jobs: Sequence[Job]) -> tuple[list[Arm], list[str]]:
-    """The arms with what their finished runs have left, and sentences about runs whose counts are missing."""
+    """The arms with what their finished runs have left, and sentences about runs whose counts are of no use."""
     arms: dict[str, Arm] = {}
     problems = []
     for job in jobs:
@@ -83,6 +83,9 @@ def collect(jobs: Sequence[Job]) -> tuple[list[Arm], list[str]]:
             counts = _in_order(read_counts(job.folder))
         except UserError as error:
             problems.append(f"{job.name} is left out: {error}")
+            continue
+        if not all(_same_images(counts, others) for others in arm.counts.values()):
+            problems.append(f"{job.name} is left out: it was scored on other images, labels or classes than its arm.")
             continue
         arm.runs[job.config.seed] = RunResults.read(job.folder)
         arm.counts[job.config.seed] = counts
@@ -100,13 +103,21 @@ def _in_order(counts: Mapping[str, Any]) -> dict[str, Any]:
     return ordered
 
 
+def _same_images(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two runs were scored on the same labels: the data may have changed between them."""
+    keys = ("classes", "eval_names", "test_names")
+    return all(np.array_equal(one[key], other[key]) for key in keys) and all(
+        np.array_equal(one[key][:, 1], other[key][:, 1]) for key in ("eval_areas", "test_areas")
+    )
+
+
 def describe_arm(arm: Arm) -> dict[str, Any]:
     """Everything that the study says of an arm, for `study.json`."""
     config = arm.job.config
     tree: dict[str, Any] = {
         "model": model_name(config),
         "start": STARTS[arm.start],
-        "init": arm.job.needs or (config.model.init and Path(config.model.init).name),  # no path of this machine
+        "init": arm.job.needs or (config.model.init and public_init(config.model.init)),
         "freeze": config.model.model_dump(mode="json")["freeze"],
         "seeds": list(arm.runs),
         "planned_runs": arm.planned,
@@ -126,13 +137,12 @@ def describe_arm(arm: Arm) -> dict[str, Any]:
         for k, name in enumerate(names)
     ]
     made = [run.provenance for run in arm.runs.values()]
-    minutes = [(each.get("train_seconds") or 0) / 60 for each in made]
     tree |= {
         "parameters": made[0].get("num_parameters"),
         "trained_parameters": made[0].get("num_trained"),
-        "minutes_per_run": round(float(np.mean(minutes)), 3),
+        "minutes_per_run": mean_minutes(made),
         "peak_memory_mb": max((each.get("peak_memory_mb") or 0 for each in made), default=0) or None,
-        "hardware": sorted({str(each.get("hardware")) for each in made}),
+        "hardware": sorted({each["hardware"] for each in made if each}),
     }
     return tree
 
@@ -152,10 +162,16 @@ def describe_pretraining(job: Job) -> dict[str, Any]:
         "data": data.note or DATA_SETS[data.name].title,
         "init": job.config.model.init and public_init(job.config.model.init),
         "steps": run.provenance.get("steps"),
-        "minutes": round((run.provenance.get("train_seconds") or 0) / 60, 3),
+        "minutes": mean_minutes([run.provenance]),
         "num_images": run.provenance.get("num_images", {}).get("test"),
         "test_mean_iou": {"value": run.metrics.get("test_mean_iou"), "low": low, "high": high},
     }
+
+
+def mean_minutes(made: Sequence[Mapping[str, Any]]) -> float | None:
+    """Of the trainings whose provenance tells their time."""
+    seconds = [each["train_seconds"] for each in made if each.get("train_seconds")]
+    return round(float(np.mean(seconds)) / 60, 3) if seconds else None
 
 
 def _defined(value: Any) -> Any:
@@ -192,9 +208,14 @@ def compare(first: Arm, second: Arm) -> dict[str, Any]:
 
 
 def sentence(first: Arm, second: Arm, tree: Mapping[str, Any]) -> str:
-    """What a difference means, and no more than its interval supports."""
-    is_pretrained_alike = first.job.config.model.init == second.job.config.model.init
-    standard = tree["same_model"] and (first.start == 0 or is_pretrained_alike)
+    """What a difference means, and no more than its interval supports as it is shown.
+
+    It is that of pretraining or freezing only where nothing else differs, and where all of the encoder is frozen.
+    """
+    models = first.job.config.model, second.job.config.model
+    others = [key for key in tree["differ_in"] if not is_free(key, VARIES if tree["same_model"] else ("model",))]
+    is_one_thing = tree["same_model"] and not others and models[1].freeze in ("none", "encoder")
+    standard = is_one_thing and (first.start == 0 or models[0].init == models[1].init)
     _, helps, hurts = WORDS.get((first.start, second.start) if standard else (-1, -1), ("", "", ""))
     subject = f"{model_name(second.job.config)}: " if standard and helps else ""
     value, low, high = (None if tree[key] is None else 100 * tree[key] for key in ("value", "low", "high"))
@@ -206,14 +227,16 @@ def sentence(first: Arm, second: Arm, tree: Mapping[str, Any]) -> str:
     shown = f"{value:+.1f} points [{low:+.1f}, {high:+.1f}]"
     if not tree["over_seeds"]:
         return f"{pair}: {shown}; one seed: the interval is over images only; no claim about the method."
-    if low <= 0 <= high:
+    if round(low, 1) <= 0 <= round(high, 1):
         return f"{subject}no difference can be told apart between {second.name} and {first.name} ({shown})."
     ends = (low, high) if value > 0 else (-high, -low)
     amount = f"{abs(value):.1f} points [{ends[0]:.1f}, {ends[1]:.1f}]"
     if helps:
-        return f"{subject}{helps if value > 0 else hurts} {amount}."
+        return f"{subject}{helps if value > 0 else hurts} {amount} ({second.name} against {first.name})."
     text = f"{second.name} is {'better' if value > 0 else 'worse'} than {first.name} by {amount}"
-    return f"{text}, as recipes: they differ in more than the model." if not tree["same_model"] else f"{text}."
+    if others and tree["same_model"]:
+        return f"{text}; they differ in {', '.join(others)} too."
+    return f"{text}, as recipes: they differ in more than the model." if others else f"{text}."
 
 
 def answer(
@@ -233,14 +256,14 @@ def answer(
     scored = [arm for arm in arms if not np.isnan(arm.validation)]
     best = max(scored, key=lambda arm: arm.validation, default=None)
     missing = {job.name: failed.get(job.name, "not finished yet") for job in jobs if not is_finished(job)}
-    images = {split: len(scored[0].areas(prefix)[0]) for prefix, split in SPLIT_NAMES.items()} if scored else {}
+    images = {split: len(best.areas(prefix)[0]) for prefix, split in SPLIT_NAMES.items()} if best else {}
     described = {arm.name: describe_arm(arm) for arm in arms}
     tree = {
         "name": name,
         "note": note,
         "num_runs": len(jobs),
         "missing": missing,
-        "warnings": [*warnings, *problems, *few_images(images)],
+        "warnings": [*warnings, *problems, *few_images(fewest_images(scored))],
         "num_images": images,
         "best_arm": best.name if best else None,
         "best_run": f"{best.name}-seed{best.best_seed}" if best else None,
@@ -254,6 +277,12 @@ def answer(
 
 
 SPLIT_NAMES = {"eval": "validation", "test": "test"}
+
+
+def fewest_images(arms: Sequence[Arm]) -> dict[str, int]:
+    """Of each split, where arms were scored on different ones."""
+    splits = SPLIT_NAMES.items() if arms else ()
+    return {split: min(len(arm.areas(prefix)[0]) for arm in arms) for prefix, split in splits}
 
 
 def few_images(images: Mapping[str, int]) -> list[str]:

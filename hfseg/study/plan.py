@@ -62,6 +62,7 @@ def plan(config: RunConfig) -> list[Job]:
         try:
             run = RunConfig.from_tree(merged, source)
             check_size(run, source)
+            check_needs(needs, study)
         except UserError as error:
             problems.append(str(error))
         else:
@@ -120,6 +121,14 @@ def check_size(config: RunConfig, source: str) -> None:
         )
 
 
+def check_needs(needs: str | None, study: StudyConfig) -> None:
+    """Raises UserError where what all arms share begins from a pretraining run that does not exist."""
+    name = (needs or "").removeprefix("pretrain-")
+    if needs is not None and name not in study.pretrain:
+        hint = nearest(name, study.pretrain) if study.pretrain else " The study has none."
+        raise UserError(f"model.init={PRETRAIN + name!r} is no pretraining run of this study.{hint}")
+
+
 def choose(jobs: Sequence[Job], wanted: str | None) -> list[Job]:
     """The runs that `--arm` names: all seeds of an arm, one run, or a pretraining run; all of them for None.
 
@@ -149,6 +158,11 @@ def model_name(config: RunConfig) -> str:
     return f"{config.model.type} {config.model.size}".strip() if config.model.type != "auto" else "auto"
 
 
+def is_free(key: str, free: Sequence[str]) -> bool:
+    """Whether a key, or a section that it belongs to, is one of those that may differ."""
+    return any(key == each or key.startswith(f"{each}.") for each in free)
+
+
 def undeclared(jobs: Sequence[Job], varies: Sequence[str]) -> list[str]:
     """Sentences about pairs of arms of one model that differ in more than `model.init`, `model.freeze` and `varies`.
 
@@ -162,7 +176,7 @@ def undeclared(jobs: Sequence[Job], varies: Sequence[str]) -> list[str]:
             continue
         compared.add(other.name)
         for key, (left, right) in differing_keys(one.config, other.config).items():
-            if not any(key == free or key.startswith(f"{free}.") for free in (*VARIES, *varies)):
+            if not is_free(key, (*VARIES, *varies)):
                 said.append(
                     f"{other.arm} differs from {one.arm} in `{key}` ({right!r} and {left!r}), which `study.varies` "
                     "does not declare: their difference is not that of what is compared alone."

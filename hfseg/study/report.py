@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from hfseg import page
+from hfseg.card.results import escape
 from hfseg.config import RunConfig
 from hfseg.figures import UNDEFINED, example_pictures, inline_svg, save_figure
 from hfseg.report import (
@@ -50,35 +51,37 @@ def write_study(
 
 def as_markdown(study: Mapping[str, Any], figures: Figures) -> str:
     """The answer for people who read text, and for a README."""
-    lines = [f"# {study['name']}", "", *([study["note"], ""] if study["note"] else []), texts.headline(study), ""]
+    note = [escape(study["note"]), ""] if study["note"] else []
+    lines = [f"# {study['name']}", "", *note, texts.headline(study), ""]
     if study["sentences"]:
         lines += ["## Answers", "", *(f"- {each}" for each in study["sentences"]), ""]
     if study["missing"]:
         lines += [f"## Missing: {len(study['missing'])} of {study['num_runs']} runs", ""]
-        lines += [*(f"- {name}: {reason}" for name, reason in study["missing"].items()), ""]
+        lines += [*(f"- {name}: {escape(reason)}" for name, reason in study["missing"].items()), ""]
     if study["warnings"]:
         lines += ["## Mind", "", *(f"- {each}" for each in study["warnings"]), ""]
     arms = [[name, *texts.arm_cells(study, name)] for name in study["arms"]]
     lines += ["## Arms", "", *as_table(texts.arm_columns(study), arms), ""]
     if study["pretraining"]:
-        lines += ["## Pretraining", "", *(f"- {each}" for each in texts.pretraining(study)), ""]
+        lines += ["## Pretraining", "", *(f"- {each}" for each in texts.pretraining(study, escape)), ""]
     if study["differences"]:
         rows = [[_pair(each), *texts.difference_cells(each)] for each in study["differences"]]
         lines += ["## Differences", "", *as_table(DIFFERENCE_COLUMNS, rows), "", *_unlike(study)]
     head, rows = _per_class(study)
     if rows:
+        head[1:] = map(escape, head[1:])
         lines += ["## Classes (test IoU)", "", *as_table(head, rows), ""]
     if figures:
         lines += ["## Figures", "", *(f"![{words}](figures/{name}.png)" for name, (_, words) in figures.items()), ""]
-    lines += ["## How to read this", "", *(f"- {note}" for note in texts.notes(study))]
+    notes = [note.replace("*", "\\*") for note in texts.notes(study)]  # a star, and not a list
+    lines += ["## How to read this", "", *(f"- {note}" for note in notes)]
     return "\n".join(lines) + "\n"
 
 
 def as_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of Markdown, numbers to the right."""
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in (head, *rows)]
+    """Lines of Markdown, numbers to the right; the cells are Markdown."""
     rule = "|".join(["---", *("---:" for _ in head[1:])])
-    first, *others = (f"| {' | '.join(row)} |" for row in cells)
+    first, *others = (f"| {' | '.join(row)} |" for row in (head, *rows))
     return [first, f"|{rule}|", *others]
 
 
@@ -131,7 +134,7 @@ def _cards(study: Mapping[str, Any]) -> str:
         score = study["arms"][study["best_arm"]]["test"]["mean_iou"]
         ends = "no interval" if score["low"] is None else f"95 %: {score['low']:.3f} to {score['high']:.3f}"
         entries.insert(0, (f"test mean IoU, {study['best_arm']}", f"{score['value']:.3f}", ends))
-        entries.append(("test images", f"{study['num_images']['test']:,}", "the same for all arms"))
+        entries.append(("test images", f"{study['num_images']['test']:,}", f"of {study['best_arm']}"))
     return page.cards(entries)
 
 

@@ -75,7 +75,7 @@ def _checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def run_jobs(jobs: Sequence[Job], chosen: Sequence[Job], script: Path, console: Console) -> Outcome:
+def run_jobs(jobs: Sequence[Job], chosen: Sequence[Job], script: Path, console: Console, outcome: Outcome) -> None:
     """Runs what is not finished, each in a process of its own; a failure does not stop the rest.
 
     Args:
@@ -83,8 +83,8 @@ def run_jobs(jobs: Sequence[Job], chosen: Sequence[Job], script: Path, console: 
         chosen: those to run.
         script: the command line of hfseg, `scripts/run_seg.py`.
         console: for progress.
+        outcome: gets what does not finish.
     """
-    outcome = Outcome()
     waiting = [job for job in chosen if not is_finished(job)]
     if len(waiting) < len(chosen):
         say(console, f"{len(chosen) - len(waiting)} of {len(chosen)} runs are finished already.")
@@ -98,7 +98,6 @@ def run_jobs(jobs: Sequence[Job], chosen: Sequence[Job], script: Path, console: 
             say(console, f"{place}: validation {_validation(job):.4f}, {minutes}; best so far {best_so_far(jobs)}")
         else:
             say(console, f"{place}: not finished, {minutes}; {problem}")
-    return outcome
 
 
 def say(console: Console, text: str) -> None:
@@ -119,7 +118,7 @@ def _attempt(job: Job, jobs: Sequence[Job], script: Path, progress: "_Progress",
         return outcome.reasons[job.name]
     if code == 0 and is_finished(job):
         return None
-    outcome.reasons[job.name] = f"exit status {code}: {last_words(job)}"
+    outcome.reasons[job.name] = f"exit status {code}: {last_words(job, code)}"
     return outcome.reasons[job.name]
 
 
@@ -186,11 +185,11 @@ def best_so_far(jobs: Sequence[Job]) -> str:
     return "none yet" if best is None else f"{best} with {scores[best]:.4f}"
 
 
-def last_words(job: Job) -> str:
-    """The end of a failed run's log, and where it is."""
+def last_words(job: Job, code: int) -> str:
+    """The end of a failed run's log, and where it is. The log has earlier attempts too, with errors of their own."""
     path = job.folder / "log.txt"
     lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()] if path.exists() else []
-    errors = [line for line in lines if line.startswith("error: ")]
+    errors = [line for line in lines if code == 2 and line.startswith("error: ")]
     return f"{(errors or lines or ['it said nothing'])[-1].removeprefix('error: ')} (see {path})"
 
 

@@ -36,6 +36,9 @@ def collect_study(folder: Path, cards: Path) -> None:
     study = read_study(folder)
     if study["missing"]:
         raise UserError(f"{folder}: {len(study['missing'])} runs are not finished. Start the study again.")
+    gaps = [name for name, arm in study["arms"].items() if len(arm["seeds"]) < arm["planned_runs"]]
+    if gaps:
+        raise UserError(f"{folder}: runs of {', '.join(gaps)} are left out of the answer; its study.md says why.")
     best = (f"{name}-seed{arm['best_seed']}" for name, arm in study["arms"].items())
     collect_cards([folder / name for name in (*study["pretraining"], *best)], cards)
     target = cards / study["name"]
@@ -88,11 +91,17 @@ def section(study: Mapping[str, Any], home: Path) -> str:
     ]
     note = f"**The data:** {escape(study['note'])}\n\n" if study["note"] else ""
     lines = [f"{note}{texts.headline(study)}", "", *(f"* {each}" for each in told), "", *arms(study), ""]
-    lines += [*(f"* {each}" for each in texts.pretraining(study)), "", *pictures]
+    lines += [
+        *(f"* {each}" for each in texts.pretraining(study, escape)),
+        *(f"* {each}" for each in study["warnings"]),
+        "",
+    ]
+    lines += pictures
     hardware = sorted({name for arm in study["arms"].values() for name in arm.get("hardware", [])})
+    made = f"Made on {' and '.join(hardware)}. " if hardware else ""
     lines.append(
         f"Brackets are 95 % intervals over test images and seeds; a star: one seed, images only, so no claim about "
-        f"the method. Made on {' and '.join(hardware)}. [study.md]({link}/study.md) has the rest: all differences, "
+        f"the method. {made}[study.md]({link}/study.md) has the rest: all differences, "
         "classes, boundaries, what the intervals hold."
     )
     return "\n".join(lines) + "\n\n"

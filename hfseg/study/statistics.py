@@ -93,9 +93,10 @@ def difference_interval(
         rng = np.random.default_rng([seed, 2])
         draws = draws + error * rng.standard_t(np.broadcast_to(freedom, draws.shape))
     tail = (1 - CONFIDENCE) / 2
-    with np.errstate(invalid="ignore"):
-        low, high = np.nanquantile(draws, [tail, 1 - tail], axis=0)
-    return SeedInterval(value, np.asarray(low), np.asarray(high), has_seeds)
+    is_undefined = np.isnan(draws).all(0)  # such as a class that no image has; NumPy warns of it
+    ends = np.nanquantile(np.where(is_undefined, 0, draws), [tail, 1 - tail], axis=0)
+    low, high = np.where(is_undefined, np.nan, ends)
+    return SeedInterval(value, low, high, has_seeds)
 
 
 def _mean_scores(weights: Counts, runs: Sequence[Counts], score: Score) -> Scores:

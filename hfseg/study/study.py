@@ -11,7 +11,16 @@ from hfseg.doctor import check
 from hfseg.errors import UserError
 from hfseg.study.plan import Job, choose, plan, undeclared
 from hfseg.study.report import write_study
-from hfseg.study.running import Outcome, check_unchanged, is_finished, num_processes, run_here, run_jobs, say
+from hfseg.study.running import (
+    Outcome,
+    check_unchanged,
+    is_finished,
+    num_processes,
+    other_weights,
+    run_here,
+    run_jobs,
+    say,
+)
 from hfseg.study.texts import headline
 
 
@@ -19,8 +28,8 @@ def run_study(config: RunConfig, script: Path, arm: str | None = None) -> None:
     """Runs a study, or one of its arms, and writes `study.md`, `study.json` and `report.html` from what is there.
 
     Finished runs are never repeated, unfinished ones go on from their last checkpoint. Each run is a process of its
-    own, so that one that fails does not stop the rest. Under `accelerate launch` the processes make one run together,
-    which `arm` must name.
+    own, so that one that fails does not stop the rest; an interruption ends with the answer so far. Under
+    `accelerate launch` the processes make one run together, which `arm` must name.
 
     Args:
         config: with a `study` section.
@@ -51,16 +60,25 @@ def run_study(config: RunConfig, script: Path, arm: str | None = None) -> None:
             run_here(job)
     else:
         config.output_dir.mkdir(parents=True, exist_ok=True)
-        outcome = run_jobs(jobs, chosen, script, console)
-    if not is_main:
-        return
+        try:
+            run_jobs(jobs, chosen, script, console, outcome)
+        except KeyboardInterrupt:
+            tell(config, jobs, warnings, outcome, console)
+            raise
+    if is_main:
+        tell(config, jobs, warnings, outcome, console)
+        raise_failures(outcome)
+
+
+def tell(config: RunConfig, jobs: list[Job], warnings: list[str], outcome: Outcome, console: Console) -> None:
+    """Writes the answer from what there is, and prints it."""
+    remade = [problem for job in jobs for problem in other_weights(job)]  # a pretraining that was made anew just now
     with FileLock(config.output_dir / ".report.lock"):  # jobs of a scheduler's array may end at the same time
-        answer = write_study(config, jobs, warnings, outcome.reasons)
+        answer = write_study(config, jobs, [*warnings, *remade], outcome.reasons)
     say(console, headline(answer))
     for sentence in answer["sentences"]:
         say(console, f"  {sentence}")
     say(console, f"{config.output_dir}: study.md, study.json, report.html")
-    raise_failures(outcome)
 
 
 def check_pretrained(jobs: list[Job], chosen: list[Job]) -> None:

@@ -1,6 +1,6 @@
 """How a study's numbers read: cells of its tables, and the notes that go with them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from hfseg.figures import UNDEFINED
@@ -23,7 +23,9 @@ def number(interval: Tree | None) -> str:
     return UNDEFINED if interval is None or interval["value"] is None else f"{interval['value']:.3f}"
 
 
-def duration(minutes: float) -> str:
+def duration(minutes: float | None) -> str:
+    if minutes is None:
+        return UNDEFINED
     return f"{60 * minutes:.0f} s" if minutes < 2 else f"{minutes:.1f} min"
 
 
@@ -87,15 +89,16 @@ def headline(study: Tree) -> str:
     )
 
 
-def pretraining(study: Tree) -> list[str]:
-    """A sentence about each pretraining run that is finished."""
+def pretraining(study: Tree, shown: Callable[[str], str] = str) -> list[str]:
+    """A sentence about each pretraining run that is finished; `shown` escapes what users have named."""
     lines = []
     for name, each in study["pretraining"].items():
-        start = f"from {each['init']}" if each["init"] else "from scratch"
+        start = f"from {shown(each['init'])}" if each["init"] else "from scratch"
         effort = f"{each['steps']:,} steps in {duration(each['minutes'])}" if each["steps"] else "not trained"
         images = f"{each['num_images']:,} test images" if each["num_images"] else "test images"
         value = score(each["test_mean_iou"] | {"over_seeds": True})
-        lines.append(f"{name}: {each['model']} {start} on {each['data']}, {effort}; mean IoU on its {images} {value}.")
+        data = shown(each["data"])
+        lines.append(f"{name}: {each['model']} {start} on {data}, {effort}; mean IoU on its {images} {value}.")
     return lines
 
 
