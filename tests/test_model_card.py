@@ -19,6 +19,7 @@ from PIL import Image
 from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
 
 from hfseg import RunConfig, UserError, run
+from hfseg.card.origins import public_init
 from hfseg.model_card import build_card, check_card, collect_cards, renew_cards, write_card
 from tests.conftest import REPOSITORY
 from tests.hub_server import HubServer
@@ -337,3 +338,13 @@ def test_a_class_whose_name_looks_like_a_link(copied: Path) -> None:
     change(copied / "per_class.json", **rows)
     write_card(copied)
     check_card(copied / "README.md")
+
+
+def test_a_first_run_is_named_without_the_way_to_it(tmp_path: Path) -> None:
+    model = tmp_path / "someone" / "pretraining" / "model"
+    model.mkdir(parents=True)
+    assert public_init(str(model)) == "./model"  # `pretraining` may be anything
+    (model.parent / "run_config.yaml").touch()
+    assert public_init(str(model)) == "./pretraining/model"
+    assert public_init(str(model / "weights.pth")) == "./weights.pth"
+    assert public_init("./pretraining/model") == "./pretraining/model"  # as it is then saved

@@ -155,12 +155,17 @@ def licence_of_weights(config: RunConfig) -> Licence:
 
 
 def public_init(init: str) -> str:
-    """`model.init` without this machine's folders: `./` and the path, or its last part, for what lies here."""
+    """`model.init` without this machine's folders: `./` and the path, or its last part, for what lies here.
+
+    Of the `model` in a run's folder, which is named after the run, that name stays.
+    """
     path = Path(init)
     if not (init.startswith(("/", "~", ".")) or path.suffix in PICKLES or path.exists()):
         return init
     is_inside = not init.startswith(("/", "~")) and ".." not in path.parts
-    return f"./{path if is_inside else path.name}"
+    is_of_run = path.name == "model" and (path.parent / "run_config.yaml").is_file()
+    outside = f"{path.parent.name}/model" if is_of_run else path.name
+    return f"./{path if is_inside else outside}"
 
 
 def citations(config: RunConfig) -> list[str]:
