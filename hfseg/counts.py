@@ -36,7 +36,8 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
 def write_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
     """Writes an `.npz` that `load_arrays` reads."""
     with written_whole(path) as partial, partial.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+        # without `allow_pickle`, which NumPy 2.0 takes for an array
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
 def write_counts(run_dir: Path, arrays: dict[str, NDArray[Any]]) -> None:
