@@ -9,7 +9,7 @@ import numpy as np
 from hfseg.card.origins import DATA_SETS, public_init
 from hfseg.counts import read_counts
 from hfseg.errors import UserError
-from hfseg.results import RunResults
+from hfseg.results import SPLITS, RunResults
 from hfseg.scores import Counts, class_iou, none_if_nan
 from hfseg.study.plan import Job, differing_keys, is_free, model_name
 from hfseg.study.running import is_finished
@@ -18,9 +18,9 @@ from hfseg.study_config import VARIES
 
 STARTS = ("scratch", "fine-tuned", "frozen", "frozen, not pretrained")
 WORDS = {
-    (0, 1): ("pretraining", "pretraining helps by", "pretraining hurts by"),
-    (1, 2): ("freezing", "freezing the encoder helps by", "freezing the encoder costs"),
-    (0, 2): ("frozen or scratch", "a frozen pretrained encoder beats training from scratch by",
+    (0, 1): ("pretraining helps by", "pretraining hurts by"),
+    (1, 2): ("freezing the encoder helps by", "freezing the encoder costs"),
+    (0, 2): ("a frozen pretrained encoder beats training from scratch by",
              "a frozen pretrained encoder falls behind training from scratch by"),
 }  # fmt: skip
 
@@ -84,13 +84,12 @@ def collect(jobs: Sequence[Job]) -> tuple[list[Arm], list[str]]:
         except UserError as error:
             problems.append(f"{job.name} is left out: {error}")
             continue
-        if not all(_same_images(counts, others) for others in arm.counts.values()):
+        if not all(_same_data(counts, others) for others in arm.counts.values()):
             problems.append(f"{job.name} is left out: it was scored on other images, labels or classes than its arm.")
             continue
         arm.runs[job.config.seed] = RunResults.read(job.folder)
         arm.counts[job.config.seed] = counts
-    order = {tree.name: place for place, tree in enumerate(arms.values())}
-    return sorted(arms.values(), key=lambda arm: order[arm.name]), problems
+    return list(arms.values()), problems
 
 
 def _in_order(counts: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,12 +102,16 @@ def _in_order(counts: Mapping[str, Any]) -> dict[str, Any]:
     return ordered
 
 
-def _same_images(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two runs were scored on the same labels: the data may have changed between them."""
-    keys = ("classes", "eval_names", "test_names")
-    return all(np.array_equal(one[key], other[key]) for key in keys) and all(
-        np.array_equal(one[key][:, 1], other[key][:, 1]) for key in ("eval_areas", "test_areas")
-    )
+def _same_data(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two runs were scored on the same data: it may have changed between them."""
+    is_alike = np.array_equal(one["classes"], other["classes"])
+    return is_alike and all(_same_labels(one, other, split) for split in SPLITS)
+
+
+def _same_labels(one: Mapping[str, Any], other: Mapping[str, Any], split: str) -> bool:
+    """Whether a split has the same images with the same labels in both."""
+    names, areas = f"{split}_names", f"{split}_areas"
+    return np.array_equal(one[names], other[names]) and np.array_equal(one[areas][:, 1], other[areas][:, 1])
 
 
 def describe_arm(arm: Arm) -> dict[str, Any]:
@@ -198,10 +201,10 @@ def compare(first: Arm, second: Arm) -> dict[str, Any]:
     tree: dict[str, Any] = {"first": first.name, "second": second.name, "same_model": is_same_model}
     tree["differ_in"] = list(keys)
     tree["runs"] = [len(first.runs), len(second.runs)]
-    one, other = first.areas("test"), second.areas("test")
-    names = [next(iter(arm.counts.values()))["test_names"].tolist() for arm in (first, second)]
-    if names[0] != names[1] or one[0].shape != other[0].shape or (one[0][:, 1] != other[0][:, 1]).any():
+    counts, others = (next(iter(arm.counts.values())) for arm in (first, second))
+    if not _same_labels(counts, others, "test"):
         return tree | {"sentence": f"{second.name} and {first.name} were scored on other images: not compared."}
+    one, other = first.areas("test"), second.areas("test")
     tree |= as_tree(difference_interval(one, other))
     tree["num_images"] = len(one[0])
     return tree | {"sentence": sentence(first, second, tree)}
@@ -216,7 +219,7 @@ def sentence(first: Arm, second: Arm, tree: Mapping[str, Any]) -> str:
     others = [key for key in tree["differ_in"] if not is_free(key, VARIES if tree["same_model"] else ("model",))]
     is_one_thing = tree["same_model"] and not others and models[1].freeze in ("none", "encoder")
     standard = is_one_thing and (first.start == 0 or models[0].init == models[1].init)
-    _, helps, hurts = WORDS.get((first.start, second.start) if standard else (-1, -1), ("", "", ""))
+    helps, hurts = WORDS.get((first.start, second.start) if standard else (-1, -1), ("", ""))
     subject = f"{model_name(second.job.config)}: " if standard and helps else ""
     value, low, high = (None if tree[key] is None else 100 * tree[key] for key in ("value", "low", "high"))
     pair = f"{second.name} \N{MINUS SIGN} {first.name}"
@@ -256,7 +259,7 @@ def answer(
     scored = [arm for arm in arms if not np.isnan(arm.validation)]
     best = max(scored, key=lambda arm: arm.validation, default=None)
     missing = {job.name: failed.get(job.name, "not finished yet") for job in jobs if not is_finished(job)}
-    images = {split: len(best.areas(prefix)[0]) for prefix, split in SPLIT_NAMES.items()} if best else {}
+    images = {split: len(best.areas(prefix)[0]) for prefix, split in reversed(SPLITS.items())} if best else {}
     described = {arm.name: describe_arm(arm) for arm in arms}
     tree = {
         "name": name,
@@ -276,12 +279,9 @@ def answer(
     return tree, arms
 
 
-SPLIT_NAMES = {"eval": "validation", "test": "test"}
-
-
 def fewest_images(arms: Sequence[Arm]) -> dict[str, int]:
     """Of each split, where arms were scored on different ones."""
-    splits = SPLIT_NAMES.items() if arms else ()
+    splits = reversed(SPLITS.items()) if arms else ()
     return {split: min(len(arm.areas(prefix)[0]) for arm in arms) for prefix, split in splits}
 
 

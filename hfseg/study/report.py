@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from hfseg import page
 from hfseg.card.results import escape
 from hfseg.config import RunConfig
-from hfseg.figures import UNDEFINED, example_pictures, inline_svg, save_figure
+from hfseg.figures import UNDEFINED, colour_overlay, inline_svg, save_figure
 from hfseg.report import (
     fixed_examples,
     legend,
@@ -192,10 +192,10 @@ def _side_by_side(runs: Mapping[str, RunResults]) -> str:
         return page.section("Side by side", page.missing(text))
     parts = [page.paragraph("The same validation images by each arm's best run, with the image's mean IoU.")]
     for name in names:
-        _, truth, *_ = example_pictures(first[name], labels)
-        pictures = [("image", np.asarray(first[name].image)), ("truth", truth)]
+        image = first[name].image
+        pictures = [("image", np.asarray(image)), ("truth", colour_overlay(image, first[name].label, labels))]
         for arm, examples in seen.items():
-            overlay = example_pictures(examples[name], labels)[2]
+            overlay = colour_overlay(image, examples[name].prediction, labels)
             pictures.append((f"{arm}: {shown_score(examples[name])}", overlay))
         parts.append(row_of_pictures(name, name, pictures))
     return page.section("Side by side", legend(labels), *parts)

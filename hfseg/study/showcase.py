@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -107,9 +107,9 @@ def section(study: Mapping[str, Any], home: Path) -> str:
     return "\n".join(lines) + "\n\n"
 
 
-def arms(study: Mapping[str, Any]) -> Iterator[str]:
+def arms(study: Mapping[str, Any]) -> list[str]:
     """A table of arms for the width of a README."""
     columns = texts.arm_columns(study)
     places = [columns.index(name) for name in SHOWN]
     rows = [[name, *texts.arm_cells(study, name)] for name in study["arms"]]
-    yield from as_table(SHOWN, [[row[place] for place in places] for row in rows])
+    return as_table(SHOWN, [[row[place] for place in places] for row in rows])
