@@ -8,7 +8,7 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u20
 
 
 def printable(text: str) -> str:
-    """The text with control characters written as escapes, such as `\\x1b`, and undecodable bytes of file names too."""
+    """The text with control characters, and bytes of file names that are no text, as escapes such as `\\x1b`."""
     escaped = CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
     return escaped.encode("utf-8", "backslashreplace").decode()
 
