@@ -4,7 +4,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from accelerate.utils import DynamoBackend
@@ -13,7 +12,8 @@ from transformers import PreTrainedModel, TrainingArguments
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
 from hfseg.config import RunConfig
-from hfseg.errors import UserError
+from hfseg.errors import UserError, shown
+from hfseg.train_keys import TRAIN_DEFAULTS
 
 
 def default_workers() -> int:
@@ -23,20 +23,10 @@ def default_workers() -> int:
     return min(max(cores - 1, 2), 8)
 
 
-# Defaults of `train:` where TrainingArguments' own would hide something or waste memory; a config may change them.
-TRAIN_DEFAULTS: dict[str, Any] = {
-    "batch_eval_metrics": True,  # counts are added batch by batch: memory does not grow with the data set
-    "logging_nan_inf_filter": False,  # stock writes the running mean over a NaN loss
-    "logging_steps": 50,
-    "eval_strategy": "epoch",
-    "save_strategy": "epoch",
-    "save_total_limit": 2,  # the best and the last
-    "load_best_model_at_end": True,
-    "restore_callback_states_from_checkpoint": True,  # early stopping goes on counting
-    "metric_for_best_model": "mean_iou",
-    "lr_scheduler_type": "polynomial",
-    # A GPU must not wait: a sample takes a worker 2 to 4 ms, so 2 to 8 workers, as the process has cores, feed several
-    # hundred a second. On a CPU, training itself takes every core and a sample is a hundredth of its step.
+# Defaults of `train:` that depend on the machine.
+# A GPU must not wait: a sample takes a worker 2 to 4 ms, so 2 to 8 workers, as the process has cores, feed several
+# hundred a second. On a CPU, training itself takes every core and a sample is a hundredth of its step.
+LOADING_DEFAULTS = {
     "dataloader_num_workers": default_workers() if torch.cuda.is_available() else 0,
     "dataloader_pin_memory": torch.cuda.is_available(),
 }
@@ -58,7 +48,7 @@ def refused(setting: str) -> Iterator[None]:
     except UserError:
         raise
     except REFUSALS as error:
-        raise UserError(f"{setting} is refused: {error}") from error
+        raise UserError(f"{setting} is refused: {shown(error)}") from error
 
 
 def training_arguments(config: RunConfig) -> TrainingArguments:
@@ -67,7 +57,7 @@ def training_arguments(config: RunConfig) -> TrainingArguments:
     Raises:
         UserError: TrainingArguments refuses the combination.
     """
-    chosen = TRAIN_DEFAULTS | config.train
+    chosen = TRAIN_DEFAULTS | LOADING_DEFAULTS | config.train
     # Workers that stay from epoch to epoch; without workers it would be refused.
     chosen.setdefault("dataloader_persistent_workers", chosen["dataloader_num_workers"] > 0)
     fixed = {

@@ -2,17 +2,22 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hfseg.config_file import apply_override, read_yaml
-from hfseg.errors import UserError
+from hfseg.errors import UserError, shown
+from hfseg.ignored_settings import ignored_settings
 from hfseg.study_config import StudyConfig
-from hfseg.train_keys import nearest, train_problems
+from hfseg.text_keys import KeyType, key_type
+from hfseg.train_keys import hint, train_problems, without_nulls
+from hfseg.yaml_text import dump_yaml
+
+MAX_PROBLEMS = 30  # that one message lists
 
 
 class Section(BaseModel):
@@ -54,15 +59,15 @@ class DataConfig(Section):
     is a score on. `cache` decodes the images of training and validation once and keeps them, 3 to 4 bytes a pixel,
     beside the Arrow files.
 
-    `classes` is a file with the class names, see `hfseg.data.classes`; `reduce_labels` makes 0 the ignore index and
-    every other id one less. `mask_suffix` is what the masks' file names have after the images': `_mask` for `x.jpg`
-    and `x_mask.png`. `repo`, `revision` and `subset` choose a data set of the Hub.
+    `classes` is a file with the class names, see `hfseg.data.classes`, or a list of them; `reduce_labels` makes 0 the
+    ignore index and every other id one less. `mask_suffix` is what the masks' file names have after the images':
+    `_mask` for `x.jpg` and `x_mask.png`. `repo`, `revision` and `subset` choose a data set of the Hub.
     """
 
     name: Literal["oxford_pet", "cityscapes", "folder", "hub", "synthetic_pet", "synthetic_cityscapes"]
     root: Path | None = None
     note: str | None = None
-    classes: Path | None = None
+    classes: Path | tuple[str, ...] | None = None
     boundary: Literal["class", "ignore"] = "class"
     image_column: str = "image"
     label_column: str = "label"
@@ -75,10 +80,18 @@ class DataConfig(Section):
     streaming: bool = False
     synthetic: SyntheticConfig = SyntheticConfig()
 
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _file_or_names(cls, value: Any) -> Any:
+        is_names = isinstance(value, list | tuple) and value and all(isinstance(each, str) for each in value)
+        if not (value is None or isinstance(value, str | Path) or is_names):
+            raise ValueError("must be a file, or a list of names such as [sky, road]")
+        return value
+
     @field_validator("root", "classes")
     @classmethod
-    def _expand(cls, path: Path | None) -> Path | None:
-        return None if path is None else Path(os.path.expanduser(os.path.expandvars(path)))
+    def _expand(cls, path: Path | tuple[str, ...] | None) -> Path | tuple[str, ...] | None:
+        return Path(os.path.expanduser(os.path.expandvars(path))) if isinstance(path, Path) else path
 
     @model_validator(mode="after")
     def _belongs(self) -> "DataConfig":
@@ -86,6 +99,8 @@ class DataConfig(Section):
         wrong = [f"`{key}` is for {' and '.join(OWNERS[key])}" for key in changed if self.name not in OWNERS[key]]
         if wrong:
             raise ValueError(f"{'; '.join(wrong)}: it means nothing for {self.name}")
+        if self.root is not None and self.revision is not None:
+            raise ValueError("`revision` is for `repo`: it means nothing for the files in `root`")
         if self.cache and self.streaming:
             raise ValueError("`cache` keeps what has been decoded and `streaming` keeps nothing: choose one")
         return self
@@ -268,6 +283,18 @@ class RunConfig(Section):
     hub: HubConfig = HubConfig()
     study: StudyConfig | None = None
 
+    @field_validator("output_dir", mode="before")
+    @classmethod
+    def _is_given(cls, value: Any) -> Any:
+        if value == "":  # a variable that is not set; Path would make it the working directory
+            raise ValueError("must not be empty")
+        return value
+
+    @field_validator("output_dir")
+    @classmethod
+    def _expand(cls, path: Path) -> Path:
+        return Path(os.path.expanduser(path))  # as TrainingArguments does with it
+
     @field_validator("name")
     @classmethod
     def _file_name(cls, name: str) -> str:
@@ -303,6 +330,16 @@ class RunConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _is_looked_at(self) -> "RunConfig":
+        if self.model.type != "fcn" and self.loss.aux_weight != LossConfig().aux_weight:
+            raise ValueError(f"`loss.aux_weight` is for fcn's second head: it means nothing for {self.model.type}")
+        if self.study is not None and self.seed != type(self).model_fields["seed"].default:
+            raise ValueError("`seed` means nothing for a study: set `study.seeds`")
+        if self.study is not None and self.hub.repo is not None:
+            raise ValueError("`hub.repo` means nothing for a study: publish its runs with `--push`")
+        return self
+
     @property
     def eval_size(self) -> int:
         return self.eval.size or self.transforms.size
@@ -313,46 +350,66 @@ class RunConfig(Section):
 
         Args:
             path: the YAML file.
-            overrides: strings like `train.max_steps=100`; values are YAML too.
+            overrides: strings like `train.max_steps=100`; see `apply_override` for their values.
 
         Raises:
             UserError: lists everything that is wrong at once, each with its key and, for an unknown key, the nearest
                 right name.
         """
-        tree = read_yaml(Path(path))
+        tree = read_yaml(Path(path), type_of)
         for override in overrides:
-            apply_override(tree, override)
+            apply_override(tree, override, type_of)
         return cls.from_tree(tree, str(path))
 
     @classmethod
     def from_tree(cls, tree: dict[str, Any], source: str) -> "RunConfig":
-        """Checks a tree of plain values; `source` names it in errors."""
-        problems: list[str] = []
+        """Checks a tree of plain values; `source` names it in errors. A null under `train:` takes the key back."""
+        if isinstance(tree.get("train"), dict):
+            tree = tree | {"train": without_nulls(tree["train"])}
+        found: Iterator[str] = iter(())
         config = None
         try:
             config = cls.model_validate(tree)
         except ValidationError as error:
-            problems += [explain(item["loc"], item["type"], item["msg"], item["input"]) for item in error.errors()]
-        train = tree.get("train")
-        if isinstance(train, dict):
-            problems += train_problems(train)
+            found = (explain(item["loc"], item["type"], item["msg"], item["input"]) for item in error.errors())
+        problems = list(islice(chain(found, _train_problems(tree)), MAX_PROBLEMS))
         if problems or config is None:
-            raise UserError("\n".join([f"{source}: {len(problems)} problem(s) in the config", *problems]))
+            number = f"{len(problems)} problem(s)" if len(problems) < MAX_PROBLEMS else "many problems, such as these,"
+            raise UserError("\n".join([f"{source}: {number} in the config", *problems]))
         return config
 
     def save(self, path: Path) -> None:
         """Writes the resolved config: with it alone the run can be repeated."""
-        path.write_text(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+        path.write_text(dump_yaml(self.model_dump(mode="json")), encoding="utf-8")
+
+
+def type_of(path: Sequence[str]) -> KeyType:
+    """What a key of the tree may hold."""
+    return key_type(RunConfig, path)
+
+
+def _train_problems(tree: dict[str, Any]) -> Iterator[str]:
+    train = tree.get("train")
+    if not isinstance(train, dict):
+        return
+    is_right = True
+    for problem in train_problems(train):
+        is_right = False
+        yield problem
+    if is_right and tree.get("study") is None:  # what a study shares is whole only in its runs
+        yield from ignored_settings(train)
 
 
 def explain(loc: tuple[int | str, ...], kind: str, message: str, value: Any) -> str:
     """One of pydantic's findings, with the nearest right name for an unknown key."""
     key = ".".join(str(part) for part in loc)
     if kind == "extra_forbidden":
-        return f"  {key}: unknown key.{nearest(str(loc[-1]), _known_keys(loc[:-1]))}"
+        section = "".join(f"{part}." for part in loc[:-1])
+        return f"  {key}: unknown key.{hint(str(loc[-1]), section, _known_keys(loc[:-1]))}"
     if kind == "missing":
         return f"  {key}: this key is required."
-    return f"  {key}: {message.removeprefix('Value error, ')} (got {repr(value)[:200]})"
+    message = message.removeprefix("Value error, ")
+    return f"  {key}: {message} (got {shown(value)})" if key else f"  {message}"  # the whole tree says nothing
 
 
 def _known_keys(loc: tuple[int | str, ...]) -> list[str]:

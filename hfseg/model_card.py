@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-import yaml
 from huggingface_hub import ModelCard
 
 from hfseg.card import text
@@ -17,6 +16,7 @@ from hfseg.card.usage import usage
 from hfseg.errors import UserError
 from hfseg.scores import with_interval
 from hfseg.whole_files import write_text
+from hfseg.yaml_text import dump_yaml
 
 __all__ = ["DATA_SETS", "build_card", "check_card", "collect_cards", "public_config", "renew_cards", "write_card"]
 
@@ -75,7 +75,7 @@ def collect_cards(run_dirs: Iterable[Path], folder: Path) -> None:
         for name in (*FILES, "history.jsonl"):
             if name != "run_config.yaml" and (facts.folder / name).is_file():
                 shutil.copyfile(facts.folder / name, target / name)
-        write_text(target / "run_config.yaml", yaml.safe_dump(facts.shown, sort_keys=False, allow_unicode=True))
+        write_text(target / "run_config.yaml", dump_yaml(facts.shown))
         for name in ("curves.png", *["predictions.png"] * facts.data_set.is_drawn):
             picture = facts.picture(name)
             if picture is not None:

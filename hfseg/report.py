@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from hfseg import page
@@ -15,6 +14,7 @@ from hfseg.labels import LabelSet
 from hfseg.results import SPLITS, RunResults
 from hfseg.scores import with_interval
 from hfseg.whole_files import write_text
+from hfseg.yaml_text import dump_yaml
 
 SCORES = {
     "mean_iou": "mean IoU",
@@ -321,7 +321,7 @@ def show_making(run: RunResults) -> str:
     else:
         parts.append(page.missing("provenance.json is missing or damaged: command, time and versions are not known."))
     if run.config:
-        text = yaml.safe_dump(public_config(run.config), sort_keys=False, allow_unicode=True)
+        text = dump_yaml(public_config(run.config))
         parts.append(page.details("The whole configuration", f"<pre><code>{page.escape(text)}</code></pre>"))
     else:
         parts.append(page.missing("run_config.yaml is missing or damaged: the configuration is not known."))

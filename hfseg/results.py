@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hfseg.callbacks import read_history
 from hfseg.counts import COUNTS, load_arrays
 from hfseg.examples import load_examples
 from hfseg.figures import Example
 from hfseg.labels import LabelSet
 from hfseg.scores import Counts
+from hfseg.yaml_text import parse_yaml, read_text
 
 SPLITS = {"test": "test", "eval": "validation"}  # prefix of the metrics -> what people call it
 
@@ -60,9 +59,9 @@ class RunResults:
 def _read(path: Path) -> dict[str, Any]:
     """A JSON or YAML file's tree; empty where the file is missing or torn."""
     try:
-        text = path.read_text()
-        tree = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
-    except (OSError, ValueError, yaml.YAMLError):
+        text = read_text(path)
+        tree = parse_yaml(text, str(path)) if path.suffix == ".yaml" else json.loads(text)
+    except (OSError, ValueError, RecursionError):
         return {}
     return tree if isinstance(tree, dict) else {}
 

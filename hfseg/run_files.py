@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import yaml
 from huggingface_hub import get_token
 from safetensors import SafetensorError, safe_open
 
@@ -13,6 +12,7 @@ from hfseg.card.checks import check_card
 from hfseg.card.facts import public_config
 from hfseg.errors import UserError
 from hfseg.model_card import build_card
+from hfseg.yaml_text import dump_yaml, parse_yaml, read_text
 
 Files: TypeAlias = dict[str, bytes | Path]  # by their path in the repository; text as the bytes to send
 
@@ -47,7 +47,7 @@ def published_files(run_dir: Path, images: bool = False, repo: str | None = None
     card = (run_dir / "README.md").read_text(encoding="utf-8")
     if repo is not None and card == str(build_card(run_dir)):
         card = str(build_card(run_dir, repo, show_predictions=images or None))
-    config_text = yaml.safe_dump(public_config(config), sort_keys=False, allow_unicode=True)
+    config_text = dump_yaml(public_config(config))
     written = {"README.md": card, "run_config.yaml": config_text}
     files |= {name: public_text(text, private).encode() for name, text in written.items()}
     check_no_token(files)
@@ -99,9 +99,9 @@ def check_finished(run_dir: Path) -> dict[str, Any]:
             with safe_open(path, "pt"):  # compares the header's sizes with the file's
                 pass
         path = run_dir / "run_config.yaml"
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        config = parse_yaml(read_text(path), str(path))
         config["data"]["name"].startswith  # noqa: B018
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError, yaml.YAMLError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise UserError(f"{path} is torn ({error}). Restore it; nothing was sent.") from error
     return dict(config)
 

@@ -1,29 +1,77 @@
 """What `train:` may hold, checked against the TrainingArguments that are installed."""
 
 import difflib
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
+from functools import cache
+from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-# What `train:` may not set, because the run does.
+from hfseg.errors import shown
+
+# What `train:` may not set, because the run does or it would do nothing; and what to do instead.
 RESERVED_TRAIN_KEYS = {
     "output_dir": "set `output_dir` at the top level",
+    "overwrite_output_dir": "a run never overwrites another: set another `output_dir`, or delete the folder",
+    "logging_dir": "set the variable TENSORBOARD_LOGGING_DIR",
     "seed": "set `seed` at the top level",
-    "label_names": "hfseg sets it",
-    "remove_unused_columns": "hfseg sets it",
-    "do_train": "use --eval-only",
-    "resume_from_checkpoint": "use --resume",
+    "label_names": "leave it out, hfseg sets it",
+    "remove_unused_columns": "leave it out, hfseg sets it",
+    "do_train": "leave it out; `--eval-only` scores without training",
+    "do_eval": "leave it out; to score at the end only, set `train.eval_strategy=no`, `train.save_strategy=no` and "
+    "`train.load_best_model_at_end=false`",
+    "do_predict": "leave it out, the test split is scored at the end",
+    "resume_from_checkpoint": "use `--resume`",
+    "warmup_ratio": "set `train.warmup_steps`, which below 1 is a share of all steps",
     "label_smoothing_factor": "set `loss.label_smoothing`",
-    "prediction_loss_only": "evaluation always counts",
-    "bf16_full_eval": "evaluation runs in the precision of the training",
-    "fp16_full_eval": "evaluation runs in the precision of the training",
-    "neftune_noise_alpha": "it is for language models",
-    "use_liger_kernel": "it is for language models",
+    "prediction_loss_only": "leave it out, evaluation always counts",
+    "bf16_full_eval": "leave it out, evaluation runs in the precision of the training",
+    "fp16_full_eval": "leave it out, evaluation runs in the precision of the training",
+    "neftune_noise_alpha": "leave it out, it is for language models",
+    "use_liger_kernel": "leave it out, it is for language models",
+    "liger_kernel_config": "leave it out, it is for language models",
+    "use_cache": "leave it out, it is for language models",
     "hub_token": "log in with `hf auth login`; a token does not belong in a config",
     "hub_model_id": "set `hub.repo`",
     "hub_private_repo": "set `hub.private`",
     "hub_revision": "set `hub.revision`",
+}
+# What keys are called elsewhere, where the nearest name would be another key's.
+OTHER_NAMES = {
+    "batch_size": "train.per_device_train_batch_size",
+    "train_batch_size": "train.per_device_train_batch_size",
+    "eval_batch_size": "train.per_device_eval_batch_size",
+    "epochs": "train.num_train_epochs",
+    "num_epochs": "train.num_train_epochs",
+    "max_epochs": "train.num_train_epochs",
+    "steps": "train.max_steps",
+    "max_iters": "train.max_steps",
+    "lr": "train.learning_rate",
+    "optimizer": "train.optim",
+    "momentum": "train.optim_args",
+    "scheduler": "train.lr_scheduler_type",
+    "workers": "train.dataloader_num_workers",
+    "num_workers": "train.dataloader_num_workers",
+    "no_cuda": "train.use_cpu",
+    "patience": "optim.early_stopping",
+    "early_stopping_patience": "optim.early_stopping",
+    "early_stopping": "optim.early_stopping",
+    "ema": "optim.ema",
+    "push_to_hub_model_id": "hub.repo",
+}
+# Defaults of `train:` where TrainingArguments' own would hide something or waste memory; a config may change them.
+TRAIN_DEFAULTS: dict[str, Any] = {
+    "batch_eval_metrics": True,  # counts are added batch by batch: memory does not grow with the data set
+    "logging_nan_inf_filter": False,  # stock writes the running mean over a NaN loss
+    "logging_steps": 50,
+    "eval_strategy": "epoch",
+    "save_strategy": "epoch",
+    "save_total_limit": 2,  # the best and the last
+    "load_best_model_at_end": True,
+    "restore_callback_states_from_checkpoint": True,  # early stopping goes on counting
+    "metric_for_best_model": "mean_iou",
+    "lr_scheduler_type": "polynomial",
 }
 # Values that would do something else than what they say here.
 REFUSED_STRATEGIES = ("checkpoint", "all_checkpoints")
@@ -43,6 +91,15 @@ TRAIN_MINIMUM = {
 }
 
 
+@cache
+def train_types() -> dict[str, Any]:
+    """The keys of the TrainingArguments that are installed, with their types."""
+    from transformers import TrainingArguments  # imports torch: here, and only for a tree that has this section
+
+    hints = get_type_hints(TrainingArguments)
+    return {field.name: hints[field.name] for field in fields(TrainingArguments) if field.init}
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint at the nearest right name, or at all of them if they are few; starts with a space if there is one."""
     known = list(known)
@@ -52,34 +109,54 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f" Known here: {', '.join(known)}." if len(known) < 20 else ""
 
 
-def train_problems(train: dict[str, Any]) -> list[str]:
-    """Checks names and types of `train:` against the TrainingArguments that are installed."""
-    from dataclasses import fields
-    from typing import get_type_hints
+def hint(word: str, section: str, known: Iterable[str]) -> str:
+    """A hint at the key that people mean by an unknown one, or at the nearest; starts with a space if there is one.
 
-    from transformers import TrainingArguments  # imports torch: here, and only for a tree that has this section
+    Args:
+        word: the unknown key.
+        section: where it stands, such as "train."; "" is the top level.
+        known: the section's keys.
+    """
+    other = OTHER_NAMES.get(word)
+    if other is None and not section and word in train_types().keys() - RESERVED_TRAIN_KEYS.keys():
+        other = f"train.{word}"
+    return nearest(word, known) if other is None else f" Did you mean `{other.removeprefix(section)}`?"
 
-    hints = get_type_hints(TrainingArguments)
-    known = {field.name: hints[field.name] for field in fields(TrainingArguments) if field.init}
-    problems = []
+
+def without_nulls(train: Mapping[str, Any]) -> dict[str, Any]:
+    """`train:` without keys that null takes back: those whose value cannot be None."""
+    return {
+        key: value
+        for key, value in train.items()
+        if value is not None or key not in train_types() or _finding(key, value) is None
+    }
+
+
+def train_problems(train: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with names and values of `train:`, a line for each."""
     for key, value in train.items():
         if key in RESERVED_TRAIN_KEYS:
-            problems.append(f"  train.{key}: may not be set here; {RESERVED_TRAIN_KEYS[key]}.")
-        elif key not in known:
-            problems.append(f"  train.{key}: not a key of transformers.TrainingArguments.{nearest(str(key), known)}")
-        else:
-            try:
-                checked = TypeAdapter(known[key], config=TRAIN_TYPES).validate_python(value)
-            except ValidationError as error:
-                problems.append(f"  train.{key}: {error.errors()[0]['msg']} (got {value!r})")
-            else:
-                if key == "hub_strategy" and str(getattr(checked, "value", checked)) in REFUSED_STRATEGIES:
-                    problems.append(
-                        f"  train.{key}: {value!r} would send the optimizer, and `training_args.bin` with the token. "
-                        "Use `every_save` or `end`; to go on elsewhere, copy a checkpoint's folder."
-                    )
-                elif key in ("max_steps", "num_train_epochs") and checked == 0:
-                    problems.append(f"  train.{key}: 0 trains nothing; --eval-only scores without training.")
-                elif key in TRAIN_MINIMUM and checked is not None and checked < TRAIN_MINIMUM[key]:
-                    problems.append(f"  train.{key}: must be at least {TRAIN_MINIMUM[key]} (got {value!r})")
-    return problems
+            yield f"  train.{key}: may not be set here; {RESERVED_TRAIN_KEYS[key]}."
+        elif key not in train_types():
+            known = train_types().keys() - RESERVED_TRAIN_KEYS.keys()
+            yield f"  train.{key}: not a key of transformers.TrainingArguments.{hint(str(key), 'train.', known)}"
+        elif problem := _finding(key, value):
+            yield f"  train.{key}: {problem}"
+
+
+def _finding(key: str, value: Any) -> str | None:
+    """What is wrong with a value."""
+    try:
+        checked = TypeAdapter(train_types()[key], config=TRAIN_TYPES).validate_python(value)
+    except ValidationError as error:
+        return f"{error.errors()[0]['msg']} (got {shown(value)})"
+    if key == "hub_strategy" and value in REFUSED_STRATEGIES:
+        return (
+            f"{value!r} would send the optimizer, and `training_args.bin` with the token. Use `every_save` or `end`; "
+            "to go on elsewhere, copy a checkpoint's folder."
+        )
+    if key in ("max_steps", "num_train_epochs") and checked == 0:
+        return "0 trains nothing; `--eval-only` scores without training."
+    if key in TRAIN_MINIMUM and checked is not None and checked < TRAIN_MINIMUM[key]:
+        return f"must be at least {TRAIN_MINIMUM[key]} (got {shown(value)})"
+    return None

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hfseg.config import EvalConfig, explain
+from hfseg.config import EvalConfig, explain, type_of
 from hfseg.config_file import apply_override, read_yaml
 from hfseg.errors import UserError
 
@@ -25,14 +25,14 @@ def load_view(run_config: Path | None, overrides: Sequence[str], default_mode: s
     Raises:
         UserError: lists everything that is wrong.
     """
-    tree = {} if run_config is None else read_yaml(run_config)
+    tree = {} if run_config is None else read_yaml(run_config, type_of)
     section = tree.get("eval", {})
     if not isinstance(section, dict):
         raise UserError(f"{run_config}: `eval` holds {section!r}, not keys and values.")
     own = {key: value for key, value in section.items() if key in VIEW}
     changes: dict[str, Any] = {}
     for override in overrides:
-        apply_override(changes, override)
+        apply_override(changes, override, type_of)
     changed = changes.pop("eval", {})
     if changes or not isinstance(changed, dict) or {"boundary", "calibration"} & changed.keys():
         raise UserError(

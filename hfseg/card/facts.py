@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from hfseg.card.origins import DATA_SETS, DataSet, public_init
 from hfseg.config import RunConfig
 from hfseg.errors import UserError
+from hfseg.yaml_text import parse_yaml, read_text
 
 FILES = ("run_config.yaml", "metrics.json", "per_class.json", "provenance.json")
 FOREIGN = ("/", "~", "..")  # how a path starts that means nothing on another machine
@@ -131,7 +131,7 @@ def read_facts(folder: Path, repo: str | None = None) -> Facts:
     return Facts(
         folder=folder,
         config=config,
-        shown=public_config(yaml.safe_load((folder / "run_config.yaml").read_text(encoding="utf-8"))),
+        shown=public_config(parse_yaml(read_text(folder / "run_config.yaml"), "run_config.yaml")),
         metrics=_read(folder / "metrics.json", TypeAdapter(Scores)).model_dump(),
         per_class=per_class,
         origin=_read(folder / "provenance.json", TypeAdapter(Origin)),

@@ -1,11 +1,10 @@
 """The card's words: what the model is, how it was made, what it is not, whose work it rests on."""
 
-import yaml
-
 from hfseg.card.facts import Facts, is_number
 from hfseg.card.origins import citations, hub_id, is_torchvision, licence_of_weights, public_init
 from hfseg.card.results import escape, folded
 from hfseg.config import ModelConfig
+from hfseg.yaml_text import dump_yaml
 
 MANY_CLASSES = 12
 
@@ -99,7 +98,7 @@ def training(facts: Facts) -> str:
         parts.append(f"![Loss and mean IoU over the training steps]({curves})")
         parts.append("<sub>Loss and mean IoU over the training steps.</sub>")
     parts.append(f"The command:\n\n```bash\n{origin.command}\n```")
-    shown = yaml.safe_dump(facts.shown, sort_keys=False, allow_unicode=True).rstrip()
+    shown = dump_yaml(facts.shown).rstrip()
     parts.append(folded("The whole configuration", f"```yaml\n{shown}\n```", True))
     return "\n\n".join(parts)
 

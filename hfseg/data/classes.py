@@ -11,15 +11,16 @@ says what unlabelled pixels are called and, in a colour table, how they look.
 import json
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import AliasChoices, BaseModel, Field, TypeAdapter, ValidationError
 
 from hfseg.errors import UserError
 from hfseg.labels import Colour, LabelSet
+from hfseg.yaml_text import parse_yaml
 
 CLASS_FILES = ("classes.txt", "classes.json", "classes.yaml", "classes.yml", "id2label.json")
 ID_AND_NAME = re.compile(r"(\d+)(?:\s*[:,]\s*|\s+)(\S.*)")
@@ -69,6 +70,11 @@ def find_class_file(folder: Path, chosen: Path | None) -> Path:
     return found[0]
 
 
+def named_classes(names: Sequence[str]) -> ClassTable:
+    """The classes that `data.classes` lists itself; raises UserError for a name that is given twice."""
+    return ClassTable(LabelSet(names, 255 if len(names) <= 255 else 65535), (), names_void=False)
+
+
 def read_class_table(path: Path) -> ClassTable:
     """Reads a class file.
 
@@ -112,7 +118,7 @@ def _read_entries(path: Path) -> list[Entry]:
         if isinstance(tree, list):
             tree = [{"name": item} if isinstance(item, str) else item for item in tree]
         entries = TypeAdapter(list[Entry]).validate_python(tree)
-    except (json.JSONDecodeError, yaml.YAMLError) as error:
+    except json.JSONDecodeError as error:
         raise UserError(f"{path} is not valid {path.suffix[1:]}: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
@@ -130,7 +136,7 @@ def _parse(path: Path, text: str) -> Any:
     if path.suffix.lower() == ".json":
         return json.loads(text)
     if path.suffix.lower() in (".yaml", ".yml"):
-        return yaml.safe_load(text)
+        return parse_yaml(text, str(path))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     matches = [ID_AND_NAME.fullmatch(line) for line in lines]
     if all(matches):  # a single "3 wheeler" among names is a name

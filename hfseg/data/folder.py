@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hfseg.config import DataConfig
-from hfseg.data.classes import find_class_file, read_class_table
+from hfseg.data.classes import find_class_file, named_classes, read_class_table
 from hfseg.data.masks import MaskReader
 from hfseg.data.source import Pair, Source, hold_out
 from hfseg.data.splits import complete_splits, find_splits
@@ -33,8 +33,12 @@ def folder_source(config: DataConfig) -> Source:
     if config.root is None or not config.root.is_dir():
         raise UserError(f"data.root={config.root} is not a folder. {_layout(config.mask_suffix)}")
     root = config.root.resolve()
-    class_file = find_class_file(root, config.classes)
-    table = read_class_table(class_file)
+    class_files: list[Path] = []
+    if isinstance(config.classes, tuple):
+        table = named_classes(config.classes)
+    else:
+        class_files = [find_class_file(root, config.classes)]
+        table = read_class_table(class_files[0])
     folders = find_folders(root, config.mask_suffix)
     splits: dict[str, list[Pair]] = {}
     strays: list[Path] = []
@@ -53,7 +57,7 @@ def folder_source(config: DataConfig) -> Source:
         labels=table.labels,
         splits=complete_splits(splits, lambda pairs, _: hold_out(pairs, lambda _: ""), str(root)) | predict,
         read_ids=MaskReader.of(table, config.reduce_labels),
-        listings=[class_file],
+        listings=class_files,
         strays=strays,
     )
 
