@@ -4,11 +4,13 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
+from dataclasses import fields
 
 import torch
 from accelerate.utils import DynamoBackend
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
 from hfseg.config import RunConfig
@@ -106,8 +108,40 @@ def check_arguments(args: TrainingArguments, model: PreTrainedModel) -> None:
             "train.fp16=true on a CPU, where accelerate would train in fp32 and say nothing. Leave it out, or set "
             "train.bf16=true and train.use_cpu=true."
         )
+    check_workers(args)
+    check_optimizer(args, model)
     check_compilation(args)
     check_processes(args)
+
+
+def check_workers(args: TrainingArguments) -> None:
+    """Raises UserError for an option of workers without workers, which torch would refuse in the first step."""
+    for key in ("dataloader_persistent_workers", "dataloader_multiprocessing_context"):
+        if vars(args)[key] and args.dataloader_num_workers == 0:
+            raise UserError(
+                f"train.{key}={vars(args)[key]} is for workers, and there are none: set train.dataloader_num_workers=2, "
+                f"or leave it out (train.{key}=null)."
+            )
+
+
+def check_optimizer(args: TrainingArguments, model: PreTrainedModel) -> None:
+    """Raises UserError for an option that the optimizer does not look at: another value makes it no other."""
+    name = f"train.optim={args.optim.value}"
+    defaults = {field.name: field.default for field in fields(TrainingArguments) if field.name.startswith("adam_")}
+    others = [(f"train.{key}={vars(args)[key]}", key, default) for key, default in defaults.items()]
+    options = (args.optim_args or "").split(",")
+    for number, option in enumerate(options if args.optim_args else ()):
+        rest = ",".join(options[:number] + options[number + 1 :])
+        others.append((f"train.optim_args={shown(args.optim_args)}: {shown(option)}", "optim_args", rest or None))
+    with refused(name):
+        used = Trainer.get_optimizer_cls_and_kwargs(args, model)
+        for setting, key, value in others:
+            changed = copy(args)
+            vars(changed)[key] = value
+            if vars(args)[key] != value and Trainer.get_optimizer_cls_and_kwargs(changed, model) == used:
+                raise UserError(
+                    f"{setting} does nothing for {name}: leave it out (train.{key}=null), or choose another optimizer."
+                )
 
 
 def get_reporting(args: TrainingArguments) -> list[type]:

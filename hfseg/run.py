@@ -52,8 +52,9 @@ def run(config: RunConfig, resume: bool = False, eval_only: bool = False) -> dic
     check_streaming(config, args)
     checkpoint = check_output_dir(config, resume, eval_only)
     check_hub(config, args, eval_only)
-    if resume or eval_only:
-        check_same_run(config, eval_only)
+    differing = check_same_run(config, eval_only) if resume or eval_only else None
+    if differing is not None and args.process_index == 0:
+        Console().print(differing, highlight=False, markup=False, soft_wrap=True)
     set_seed(config.seed)
     if not eval_only and not config.data.streaming:
         check_quickly(config, quiet=args.process_index > 0)

@@ -6,10 +6,33 @@ from typing import Any
 
 from hfseg.checkpoints import checkpoints, last_whole_checkpoint
 from hfseg.config import RunConfig
-from hfseg.errors import UserError
+from hfseg.errors import UserError, shown
 from hfseg.labels import LabelSet
 
-EVAL_ONLY_KEYS = ("train.", "eval.boundary", "eval.calibration")  # may differ when a run is only scored again
+# Keys, or sections, in which a run that goes on may differ from the one that was started: with any value of these the
+# same steps are made and the same scores come out. Every other key is part of what the run is.
+FREE_KEYS = (
+    # names and places
+    "name", "output_dir", "data.root", "data.note",
+    # what reaches the Hub, and when
+    "hub", "train.push_to_hub", "train.hub_strategy", "train.hub_always_push",
+    # how samples come: each is augmented by its name and the epoch, whoever does it and wherever its pixels are kept
+    "data.cache", "train.dataloader_num_workers", "train.dataloader_pin_memory", "train.dataloader_persistent_workers",
+    "train.dataloader_prefetch_factor", "train.dataloader_multiprocessing_context",
+    # memory and time: evaluation counts per image, whatever its batch
+    "train.per_device_eval_batch_size", "train.eval_accumulation_steps", "train.torch_empty_cache_steps",
+    "train.gradient_checkpointing", "train.activation_checkpointing", "train.ddp_timeout", "train.skip_memory_metrics",
+    # what is told and kept on the way; the best and the last checkpoint are always kept
+    "train.logging_strategy", "train.logging_steps", "train.logging_first_step", "train.disable_tqdm",
+    "train.log_level", "train.log_level_replica", "train.log_on_each_node", "train.report_to", "train.run_name",
+    "train.project", "train.trackio_space_id", "train.trackio_bucket_id", "train.trackio_static_space_id",
+    "train.save_total_limit", "train.save_on_each_node",
+)  # fmt: skip
+# When a run is only scored again, also those that say how its weights came about, and what is scored besides.
+FREE_WHEN_SCORED = (
+    *FREE_KEYS, "seed", "train", "loss", "optim", "transforms", "model.init", "model.freeze", "model.unfreeze_at",
+    "eval.boundary", "eval.calibration",
+)  # fmt: skip
 
 
 def check_output_dir(config: RunConfig, resume: bool, eval_only: bool) -> str | None:
@@ -26,7 +49,7 @@ def check_output_dir(config: RunConfig, resume: bool, eval_only: bool) -> str | 
     try:
         output_dir.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"output_dir={output_dir} cannot be written to: {error}") from error
+        raise UserError(f"output_dir={output_dir} cannot be written to: {shown(error)}") from error
     if output_dir.exists() and not output_dir.is_dir():
         raise UserError(f"output_dir={output_dir} is a file; give a folder.")
     if resume and (output_dir / "metrics.json").exists():
@@ -41,22 +64,39 @@ def check_output_dir(config: RunConfig, resume: bool, eval_only: bool) -> str | 
     return None
 
 
-def check_same_run(config: RunConfig, eval_only: bool) -> None:
+def check_same_run(config: RunConfig, eval_only: bool) -> str | None:
     """A run that is continued or scored again must be the one that was started.
 
+    Returns:
+        A sentence with the keys that differ and may; None where there is none, or no run.
+
     Raises:
-        UserError: keys differ from the saved `run_config.yaml`; lists them.
+        UserError: keys that change the results differ from the saved `run_config.yaml`, or it is damaged.
     """
     saved = config.output_dir / "run_config.yaml"
     if not saved.exists():
-        return
-    before, now = (flatten(each.model_dump(mode="json")) for each in (RunConfig.load(saved), config))
-    free = ("output_dir", "name", "data.root", "data.note", *(EVAL_ONLY_KEYS if eval_only else ()))
+        return None
+    try:
+        before, now = _keys(RunConfig.load(saved)), _keys(config)
+    except UserError as error:
+        raise UserError(f"{error}\nRestore {saved}, or start another run under another name.") from error
     changed = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key)]
-    changed = [key for key in changed if not key.startswith(free)]
-    if changed:
-        lines = [f"  {key}: {before.get(key)!r} then, {now.get(key)!r} now" for key in changed]
+    may_differ = FREE_WHEN_SCORED if eval_only else FREE_KEYS
+    free = [key for key in changed if any(key == each or key.startswith(f"{each}.") for each in may_differ)]
+    values = {key: (shown(before.get(key)), shown(now.get(key))) for key in changed}
+    lines = [f"  {key}: {then} then, {today} now" for key, (then, today) in values.items() if key not in free]
+    if lines:
         raise UserError("\n".join([f"{saved} differs from this config; restore it or start another run:", *lines]))
+    told = ", ".join(f"{key} {today} (was {then})" for key, (then, today) in values.items())
+    if eval_only:
+        return f"Scored with other settings than it was made with: {told}." if told else None
+    return f"Goes on with other settings, none of which changes a result: {told}." if told else None
+
+
+def _keys(config: RunConfig) -> dict[str, Any]:
+    """The tree with whole keys, `eval.size` as it is used."""
+    keys = flatten(config.model_dump(mode="json"))
+    return keys if config.eval.is_native or config.model.type == "auto" else keys | {"eval.size": config.eval_size}
 
 
 def check_same_classes(folder: Path, labels: LabelSet) -> None:
@@ -64,8 +104,8 @@ def check_same_classes(folder: Path, labels: LabelSet) -> None:
     try:
         saved = json.loads((folder / "config.json").read_text())["id2label"]
         then, now = [saved[str(index)] for index in range(len(saved))], list(labels.names)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder}/config.json is missing or torn ({error!r}): start another run.") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{folder}/config.json is missing or torn ({shown(error)}): start another run.") from error
     if then != now:
         raise UserError(
             f"The weights in {folder} were trained for the classes {then}; the data has {now} now. Restore the class "

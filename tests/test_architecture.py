@@ -11,8 +11,10 @@ from tests.conftest import REPOSITORY
 
 # Each layer may import the ones before it, not its neighbours and not the ones after it.
 LAYERS = (
-    {"errors", "train_keys", "whole_files"},
-    {"config_file", "study_config"},
+    {"errors", "whole_files"},
+    {"train_keys", "yaml_text"},
+    {"ignored_settings", "study_config", "text_keys"},
+    {"config_file"},
     {"labels", "config", "class_ids", "confusion", "scores"},
     {"intervals", "audit", "boundary", "calibration", "card", "figures", "id_maps", "view"},
     {"model_card"},
