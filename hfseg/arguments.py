@@ -119,8 +119,8 @@ def check_workers(args: TrainingArguments) -> None:
     for key in ("dataloader_persistent_workers", "dataloader_multiprocessing_context"):
         if vars(args)[key] and args.dataloader_num_workers == 0:
             raise UserError(
-                f"train.{key}={vars(args)[key]} is for workers, and there are none: set train.dataloader_num_workers=2, "
-                f"or leave it out (train.{key}=null)."
+                f"train.{key}={vars(args)[key]} is for workers, and there are none: set "
+                f"train.dataloader_num_workers=2, or leave it out (train.{key}=null)."
             )
 
 

@@ -383,7 +383,7 @@ class RunConfig(Section):
         path.write_text(dump_yaml(self.model_dump(mode="json")), encoding="utf-8")
 
 
-def type_of(path: Sequence[str]) -> KeyType:
+def type_of(path: tuple[str, ...]) -> KeyType:
     """What a key of the tree may hold."""
     return key_type(RunConfig, path)
 

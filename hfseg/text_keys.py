@@ -28,7 +28,7 @@ class KeyType:
     is_collection: bool
 
 
-def key_type(schema: type[BaseModel], path: Sequence[str]) -> KeyType:
+def key_type(schema: type[BaseModel], path: tuple[str, ...]) -> KeyType:
     """What the schema says of a key; of one that it does not have, that it is no text.
 
     Args:
@@ -36,6 +36,7 @@ def key_type(schema: type[BaseModel], path: Sequence[str]) -> KeyType:
         path: the key with those above it, such as ("data", "root"). A number stands for an item of a list.
     """
     kinds: list[Any] = [schema]
+    is_optional = path[:1] == ("train",)  # null takes any of them back
     if path[:1] == ("study",) and path[1:2] in (("arms",), ("pretrain",)):
         path = path[3:]  # what follows a run's name is as in any other run
     if path[:1] == ("train",) and len(path) > 1:
@@ -45,7 +46,7 @@ def key_type(schema: type[BaseModel], path: Sequence[str]) -> KeyType:
     is_text = [_is_text(kind) for kind in kinds]
     is_collection = [_is_collection(kind) for kind in kinds]
     others = [kind for kind, *known in zip(kinds, is_text, is_collection, strict=True) if not any(known)]
-    return KeyType(any(is_text) and set(others) <= {NoneType}, NoneType in others, any(is_collection))
+    return KeyType(any(is_text) and set(others) <= {NoneType}, is_optional or NoneType in others, any(is_collection))
 
 
 def _members(annotation: Any) -> list[Any]:

@@ -22,9 +22,9 @@ FCN = "model={type: fcn, size: resnet50}"
     ("overrides", "message"),
     [
         (["train.report_to=wandb"], r"train\.report_to=\['wandb'\] is refused: .*wandb"),
-        (["train.report_to=nonsense"], r"train\.report_to=\['nonsense'\] is refused: ValueError: nonsense is not supported, only"),
-        (["train.optim=adamw_bnb_8bit"], r"train\.optim=adamw_bnb_8bit.* is refused: ImportError: You need to install `bitsandby"),
-        (["train.adam_beta1=2.0"], r"train\.optim=adamw_torch.*adam_.* is refused: ValueError: Invalid beta parameter"),
+        (["train.report_to=nonsense"], r"train\.report_to=\['nonsense'\] is refused: ValueError: nonsense is not"),
+        (["train.optim=adamw_bnb_8bit"], r"train\.optim=adamw_bnb_8bit.* is refused: ImportError: You need to ins"),
+        (["train.adam_beta1=2.0"], r"train\.optim=adamw_torch.*adam_.* is refused: ValueError: Invalid beta par"),
         (["train.use_liger_kernel=true"], r"train\.use_liger_kernel: may not be set here"),
         (["train.fsdp=full_shard"], r"train\.fsdp, .*: hfseg does not train models in parts"),
         (["train.torch_compile_mode=nonsense"], r"train\.torch_compile_mode=nonsense is refused: .*max-autotune"),
