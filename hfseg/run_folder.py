@@ -19,7 +19,7 @@ FREE_KEYS = (
     # how samples come: each is augmented by its name and the epoch, whoever does it and wherever its pixels are kept
     "data.cache", "train.dataloader_num_workers", "train.dataloader_pin_memory", "train.dataloader_persistent_workers",
     "train.dataloader_prefetch_factor", "train.dataloader_multiprocessing_context",
-    # memory and time: evaluation counts per image, whatever its batch
+    # memory and time: evaluation counts per image, whatever its batch; losses and confidences are equal to rounding
     "train.per_device_eval_batch_size", "train.eval_accumulation_steps", "train.torch_empty_cache_steps",
     "train.gradient_checkpointing", "train.activation_checkpointing", "train.ddp_timeout", "train.skip_memory_metrics",
     # what is told and kept on the way; the best and the last checkpoint are always kept

@@ -258,9 +258,10 @@ def exists(key: str) -> bool:
     return last in (RunConfig.model_fields[section].annotation if section else RunConfig).model_fields  # type: ignore[union-attr]
 
 
-WRONG = ("batch_size", "train_batch_size", "epochs", "lr", "optimizer", "patience", "ema", "evaluation_strategy", "steps",
-         "learning_rat", "no_cuda", "num_workers", "per_gpu_train_batch_size", "save_step", "warmup", "momentum", "seeds",
-         "gradient_accumulation", "early_stopping_patience", "hub_repo", "output", "label_smoothing")  # fmt: skip
+WRONG = ("batch_size", "train_batch_size", "epochs", "lr", "optimizer", "patience", "ema", "evaluation_strategy",
+         "learning_rat", "no_cuda", "num_workers", "per_gpu_train_batch_size", "save_step", "warmup", "momentum",
+         "gradient_accumulation", "early_stopping_patience", "hub_repo", "output", "label_smoothing", "steps",
+         "seeds")  # fmt: skip
 
 
 @pytest.mark.parametrize("key", [*RESERVED_TRAIN_KEYS, *OTHER_NAMES, *WRONG])

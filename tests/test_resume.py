@@ -16,9 +16,11 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
-from hfseg import RunConfig, UserError, run
+from hfseg import RunConfig, TransformsConfig, UserError, run
 from hfseg.callbacks import read_history
 from hfseg.checkpoints import checkpoints, damage, last_whole_checkpoint
+from hfseg.run_folder import FREE_KEYS, FREE_WHEN_SCORED, check_same_run
+from hfseg.train_keys import train_types
 from tests.conftest import REPOSITORY
 
 STEPS = 12
@@ -128,14 +130,20 @@ def steps_seen(folder: Path) -> set[int]:
 
 
 def assert_same(whole: Path, parts: Path) -> None:
+    assert_same_results(whole, parts)
+    assert history(whole) == history(parts)
+
+
+def assert_same_results(whole: Path, parts: Path, rounding: float = 0.0) -> None:
     weights = [load_file(folder / "run" / "model" / "model.safetensors") for folder in (whole, parts)]
     assert weights[0].keys() == weights[1].keys()
     for name, value in weights[0].items():
         assert value.equal(weights[1][name]), name
-    assert history(whole) == history(parts)
     metrics = [json.loads((folder / "run" / "metrics.json").read_text()) for folder in (whole, parts)]
     for key, value in metrics[0].items():
-        assert key.endswith(TIMES) or metrics[1][key] == value, key
+        exactly = key.endswith("iou") or not isinstance(value, float)  # from counts
+        expected = value if exactly else pytest.approx(value, rel=rounding, abs=0.0)
+        assert key.endswith(TIMES) or metrics[1][key] == expected, key
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +181,79 @@ def test_from_every_checkpoint(finished: Path, pets: Path, tmp_path: Path) -> No
         assert seconds == sorted(seconds)  # the time goes on, too
         assert seconds[0] > 0
         assert json.loads((output_dir / "provenance.json").read_text())["train_seconds"] == seconds[-1]
+
+
+HARMLESS = ("train.per_device_eval_batch_size=1", "train.dataloader_num_workers=1",
+            "train.dataloader_prefetch_factor=1", "train.logging_steps=5", "train.report_to=none", "train.disable_tqdm=true",
+            "train.run_name=again", "train.save_total_limit=1", "train.gradient_checkpointing=true",
+            "data.cache=true", "data.note=a #1", "hub.images=true")  # fmt: skip
+
+
+def test_settings_that_change_no_result_may_differ(
+    finished: Path, pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After an out-of-memory, say, in an evaluation."""
+    output_dir = unfinished(finished, tmp_path)
+    shutil.rmtree(output_dir / "checkpoint-12")
+    run(RunConfig.load(write_config(tmp_path, pets, ema=0.9), HARMLESS), resume=True)
+    assert_same_results(finished, tmp_path, rounding=1e-6)
+    said = next(
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("Goes on with other settings")
+    )
+    for key in (setting.partition("=")[0] for setting in HARMLESS):
+        assert key in said
+    assert "train.per_device_eval_batch_size 1 (was None)" in said
+    assert RunConfig.load(output_dir / "run_config.yaml").train["per_device_eval_batch_size"] == 1
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["seed=1", "train.per_device_train_batch_size=2", "train.learning_rate=0.1", "train.max_steps=13",
+     "train.gradient_accumulation_steps=2", "train.bf16=true", "train.eval_steps=1", "train.weight_decay=0.1",
+     "transforms.flip=false", "optim.ema=0.8", "loss.dice=1", "eval.flip=true", "eval.boundary=true",
+     "data.boundary=ignore", "model.freeze=encoder"],
+)  # fmt: skip
+def test_settings_that_change_results_may_not(finished: Path, pets: Path, tmp_path: Path, setting: str) -> None:
+    key = setting.partition("=")[0]
+    config = RunConfig.load(
+        write_config(finished, pets, ema=0.9), ["train.save_total_limit=4", "hub.images=true", setting]
+    )
+    with pytest.raises(UserError, match=rf"restore it or start another run:\n  {key}: .* then, .* now$"):
+        check_same_run(config, eval_only=False)
+    if key.startswith(("seed", "train", "transforms", "optim", "loss", "eval.boundary", "model.freeze")):
+        said = check_same_run(config, eval_only=True)
+        assert said is not None
+        assert key in said
+    else:
+        with pytest.raises(UserError, match=rf"\n  {key}: "):
+            check_same_run(config, eval_only=True)
+
+
+def test_the_size_of_evaluation_is_compared_as_it_is_used(finished: Path, pets: Path) -> None:
+    """It is that of `transforms` where `eval` says none, which scoring alone does not look at."""
+    config = RunConfig.load(write_config(finished, pets, ema=0.9), ["eval.size=null", "train.save_total_limit=4"])
+    assert check_same_run(config, eval_only=False) is None  # both are 32
+    larger = config.model_copy(update={"transforms": TransformsConfig(size=64)})
+    with pytest.raises(UserError, match=r"\n  eval\.size: 32 then, 64 now$"):
+        check_same_run(larger, eval_only=True)
+
+
+def test_what_may_differ_are_keys() -> None:
+    for key in (*FREE_KEYS, *FREE_WHEN_SCORED):
+        section, _, last = key.rpartition(".")
+        if section == "train" and not last.startswith("activation_"):  # of a later transformers
+            assert last in train_types(), key
+        elif section != "train":
+            schema = RunConfig.model_fields[section].annotation if section else RunConfig
+            assert last in schema.model_fields, key  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("content", ["", "name: [", "name: 1\nnonsense: 2\n", "\0", "a: &a [*a]"])
+def test_a_damaged_run_config(finished: Path, pets: Path, tmp_path: Path, content: str) -> None:
+    output_dir = unfinished(finished, tmp_path)
+    (output_dir / "run_config.yaml").write_text(content)
+    with pytest.raises(UserError, match=r"Restore .*run_config\.yaml, or start another run under another name"):
+        run(RunConfig.load(write_config(tmp_path, pets, ema=0.9)), resume=True)
 
 
 @pytest.mark.parametrize("optim", [{}, {"ema": 0.9, "layer_decay": 0.8}], ids=["plain", "ema"])
