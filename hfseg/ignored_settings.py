@@ -1,4 +1,4 @@
-"""Settings of `train:` that TrainingArguments takes and nobody then looks at, because another one wins."""
+"""Settings of `train:` that nobody looks at, as another one wins, or that do not agree."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -28,6 +28,7 @@ def ignored_settings(train: Mapping[str, Any]) -> Iterator[str]:
     chosen = TRAIN_DEFAULTS | train
     if train.get("num_train_epochs") is not None and chosen.get("max_steps", -1) > 0:
         yield _line(train, "num_train_epochs", f"train.max_steps={chosen['max_steps']}", "`train.max_steps=-1`")
+    yield from _strategies(train, chosen)
     yield from _intervals(train, chosen)
     schedule = chosen["lr_scheduler_type"]
     setting = f"train.lr_scheduler_type={schedule}"
@@ -42,6 +43,23 @@ def ignored_settings(train: Mapping[str, Any]) -> Iterator[str]:
     for key in CHOOSES_BEST if not is_chosen else ():
         if train.get(key) is not None:
             yield _line(train, key, "train.load_best_model_at_end=false", "`train.load_best_model_at_end=true`")
+
+
+def _strategies(train: Mapping[str, Any], chosen: Mapping[str, Any]) -> Iterator[str]:
+    """The best weights are chosen among those that are saved, when they are scored."""
+    scored, saved = chosen["eval_strategy"], chosen["save_strategy"]
+    if scored == saved or saved == "best" or not chosen["load_best_model_at_end"]:
+        return
+    remedies = ["`train.load_best_model_at_end=false`"]
+    if scored == "steps":
+        steps = train.get("eval_steps") or chosen["logging_steps"]  # as TrainingArguments does
+        remedies.insert(0, f"`train.save_strategy=steps` and `train.save_steps={steps}`")
+    elif scored != "no":
+        remedies.insert(0, f"`train.save_strategy={scored}`")
+    yield (
+        f"  train.save_strategy={saved} does not go with train.eval_strategy={scored}, as the best weights are kept: "
+        f"set {', or '.join(remedies)}."
+    )
 
 
 def _intervals(train: Mapping[str, Any], chosen: Mapping[str, Any]) -> Iterator[str]:

@@ -180,8 +180,8 @@ def test_every_available_data_set_has_its_line_in_the_card() -> None:
 
 
 def test_no_is_a_word_and_false_is_false(tmp_path: Path) -> None:
-    config = load(tmp_path, MINIMAL, "train.eval_strategy=no", "train.bf16=false", "transforms.flip=no")
-    assert config.train == {"eval_strategy": "no", "bf16": False}
+    config = load(tmp_path, MINIMAL, "train.logging_strategy=no", "train.bf16=false", "transforms.flip=no")
+    assert config.train == {"logging_strategy": "no", "bf16": False}
     assert config.transforms.flip is False
     config.save(tmp_path / "saved.yaml")
     assert RunConfig.load(tmp_path / "saved.yaml") == config
@@ -216,7 +216,21 @@ def test_a_setting_that_loses_is_told_and_so_is_the_remedy(tmp_path: Path, overr
         assert remedy
         needed = ["hub.repo=me/name"] if remedy == ["train.push_to_hub=true"] else []
         config = load(tmp_path, MINIMAL, *overrides, *remedy, *needed)
-        assert "problem" not in str(config)
+        assert training_arguments(as_on_a_cpu(config))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [["train.eval_strategy=steps", "train.eval_steps=300"], ["train.eval_strategy=no"], ["train.save_strategy=no"],
+     ["train.eval_strategy=steps"], ["train.save_strategy=steps"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_strategies_that_do_not_agree(tmp_path: Path, overrides: list[str]) -> None:
+    said = complaint(tmp_path, MINIMAL, *overrides)
+    assert "does not go with train.eval_strategy=" in said
+    for remedy in said.rpartition(": set ")[2].split(", or "):
+        config = load(tmp_path, MINIMAL, *overrides, *SUGGESTED.findall(remedy))
+        assert training_arguments(as_on_a_cpu(config))
 
 
 @pytest.mark.parametrize(
@@ -230,9 +244,9 @@ def test_settings_that_go_together_are_left_alone(tmp_path: Path, overrides: lis
 
 
 def test_null_takes_a_setting_of_the_file_back(tmp_path: Path) -> None:
-    text = f"{MINIMAL}train: {{max_steps: 4, eval_steps: 2, eval_strategy: steps, seed: 1}}\n"
+    text = f"{MINIMAL}train: {{max_steps: 4, logging_steps: 2, seed: 1}}\n"
     config = load(tmp_path, text, "train.max_steps=null", "train.num_train_epochs=5", "train.seed=null")
-    assert config.train == {"eval_steps": 2, "eval_strategy": "steps", "num_train_epochs": 5}
+    assert config.train == {"logging_steps": 2, "num_train_epochs": 5}
 
 
 @pytest.mark.parametrize(

@@ -183,10 +183,12 @@ def test_from_every_checkpoint(finished: Path, pets: Path, tmp_path: Path) -> No
         assert json.loads((output_dir / "provenance.json").read_text())["train_seconds"] == seconds[-1]
 
 
-HARMLESS = ("train.per_device_eval_batch_size=1", "train.dataloader_num_workers=1",
-            "train.dataloader_prefetch_factor=1", "train.logging_steps=5", "train.report_to=none", "train.disable_tqdm=true",
-            "train.run_name=again", "train.save_total_limit=1", "train.gradient_checkpointing=true",
-            "data.cache=true", "data.note=a #1", "hub.images=true")  # fmt: skip
+HARMLESS = (
+    "train.per_device_eval_batch_size=1", "train.dataloader_num_workers=1", "train.dataloader_prefetch_factor=1",
+    "train.logging_steps=5", "train.report_to=none", "train.disable_tqdm=true", "train.run_name=again",
+    "train.save_total_limit=1", "train.gradient_checkpointing=true", "data.cache=true", "data.note=a #1",
+    "hub.images=true",
+)  # fmt: skip
 
 
 def test_settings_that_change_no_result_may_differ(

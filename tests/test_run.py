@@ -152,7 +152,7 @@ def test_user_errors_exit_with_2_and_one_message(pets: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("train.save_strategy=epoch", "(transformers.TrainingArguments) is refused"),
+        ("train.save_steps=3", "(transformers.TrainingArguments) is refused"),
         ("train.metric_for_best_model=foo", "choose one of loss, mean_iou"),
         ("loss.class_weights=[1, 2]", "one for each of 3 classes"),
         ("model.init=/nowhere/at/all", "model.init='/nowhere/at/all' is no folder here"),
