@@ -36,6 +36,7 @@ OWNERS = {
     "synthetic": ("synthetic_pet", "synthetic_cityscapes"),
     "classes": ("folder", "hub"),
     "reduce_labels": ("folder", "hub"),
+    "ignore_index": ("folder", "hub"),
     "mask_suffix": ("folder",),
     "repo": ("hub",),
     "revision": ("hub",),
@@ -52,7 +53,8 @@ class DataConfig(Section):
     `root` holds the official folders or archives; without it, `oxford_pet` and `cityscapes` (with a stored login)
     download and `synthetic_*` draw into the cache of `datasets`. `note` goes into the card: what a score on this data
     is a score on. `cache` decodes the images of training and validation once and keeps them, 3 to 4 bytes a pixel,
-    beside the Arrow files.
+    beside the Arrow files. `ignore_index` is the id of pixels that do not count, which may be one of the classes; null
+    is 255, or 65535 for more than 255 classes.
 
     `classes` is a file with the class names, see `hfseg.data.classes`; `reduce_labels` makes 0 the ignore index and
     every other id one less. `mask_suffix` is what the masks' file names have after the images': `_mask` for `x.jpg`
@@ -62,11 +64,12 @@ class DataConfig(Section):
     name: Literal["oxford_pet", "cityscapes", "folder", "hub", "synthetic_pet", "synthetic_cityscapes"]
     root: Path | None = None
     note: str | None = None
-    classes: Path | None = None
+    classes: Path | tuple[str, ...] | None = None
     boundary: Literal["class", "ignore"] = "class"
     image_column: str = "image"
     label_column: str = "label"
     reduce_labels: bool = False
+    ignore_index: int | None = Field(None, ge=-100, le=65535)
     mask_suffix: str = Field("", pattern=r"^[^/\\]*$")
     repo: str | None = Field(None, pattern=r"^[\w.-]+(/[\w.-]+)?$")
     revision: str | None = None
@@ -75,10 +78,18 @@ class DataConfig(Section):
     streaming: bool = False
     synthetic: SyntheticConfig = SyntheticConfig()
 
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _file_or_names(cls, value: Any) -> Any:
+        is_names = isinstance(value, list | tuple) and value and all(isinstance(each, str) for each in value)
+        if not (value is None or isinstance(value, str | Path) or is_names):
+            raise ValueError("must be a file, or a list of names such as [sky, road]")
+        return value
+
     @field_validator("root", "classes")
     @classmethod
-    def _expand(cls, path: Path | None) -> Path | None:
-        return None if path is None else Path(os.path.expanduser(os.path.expandvars(path)))
+    def _expand(cls, path: Path | tuple[str, ...] | None) -> Path | tuple[str, ...] | None:
+        return Path(os.path.expanduser(os.path.expandvars(path))) if isinstance(path, Path) else path
 
     @model_validator(mode="after")
     def _belongs(self) -> "DataConfig":
@@ -88,6 +99,10 @@ class DataConfig(Section):
             raise ValueError(f"{'; '.join(wrong)}: it means nothing for {self.name}")
         if self.cache and self.streaming:
             raise ValueError("`cache` keeps what has been decoded and `streaming` keeps nothing: choose one")
+        if self.reduce_labels and self.ignore_index is not None:
+            raise ValueError(
+                "`reduce_labels` makes 0 the ignore index and shifts the others: leave out `ignore_index`"
+            )
         return self
 
 

@@ -15,7 +15,7 @@ import datasets
 from huggingface_hub import errors, hf_hub_download
 
 from hfseg.config import DataConfig
-from hfseg.data.classes import find_class_file, read_class_table
+from hfseg.data.classes import find_class_file, named_classes, read_class_table
 from hfseg.data.files import digest, file_state
 from hfseg.data.masks import MaskReader
 from hfseg.data.rows import RowConverter, Rows, hold_out_of_stream, hold_out_rows, is_image, standardise
@@ -39,7 +39,11 @@ def load_hub(config: DataConfig, cache_dir: Path) -> tuple[Splits, LabelSet]:
     if config.root is not None and "[" in str(config.root.resolve()):
         raise UserError(f"data.root={config.root}: `datasets` takes [ in a path for a pattern. Rename the folder.")
     where = config.repo or str(config.root)
-    table = read_class_table(fetch_class_file(config))
+    chosen, ignored = config.classes, config.ignore_index
+    if isinstance(chosen, tuple):
+        table = named_classes(chosen, ignored)
+    else:
+        table = read_class_table(fetch_class_file(config, chosen), ignored)
     reader = MaskReader.of(table, config.reduce_labels)
     found = fetch(config, cache_dir)
     names = find_splits(list(found), where)
@@ -90,22 +94,22 @@ def check_not_empty(splits: Mapping[str, Rows], where: str) -> None:
             )
 
 
-def fetch_class_file(config: DataConfig) -> Path:
+def fetch_class_file(config: DataConfig, chosen: Path | None) -> Path:
     """The class file: a local one, or one of the repository's.
 
     Raises:
         UserError: none is named, or it is not there.
     """
     if config.root is not None:
-        return find_class_file(config.root, config.classes)
-    if config.classes is None:
+        return find_class_file(config.root, chosen)
+    if chosen is None:
         raise UserError(
             f"data.repo={config.repo} needs data.classes: a file in the repository, such as id2label.json, or a path."
         )
-    if config.classes.is_file():
-        return config.classes
+    if chosen.is_file():
+        return chosen
     try:
-        path = hf_hub_download(config.repo, config.classes.as_posix(), repo_type="dataset", revision=config.revision)
+        path = hf_hub_download(config.repo, chosen.as_posix(), repo_type="dataset", revision=config.revision)
     except (OSError, ValueError) as error:
         raise UserError(_explain(config, error)) from error
     return Path(path)

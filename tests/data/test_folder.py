@@ -331,10 +331,10 @@ def test_class_files(tmp_path: Path, name: str, text: str) -> None:
         ("classes.txt", "cat\ncat\n", "'cat' is the name of more than one class"),
         ("classes.txt", "0 cat\n2 dog\n", "the ids are [0, 2], but must be 0..1"),
         ("classes.txt", "0 cat\n0 dog\n", "id 0 is given to more than one class"),
-        ("classes.json", "[", "is not valid json"),
+        ("classes.json", "[", "is not valid JSON"),
         ("classes.json", "3", "Input should be a valid list"),
         ("classes.json", '{"zero": "cat"}', "got 'zero'"),
-        ("classes.yaml", "- cat\n- no\n", "quote names such as 'no'"),
+        ("classes.yaml", "- cat\n- 1\n", "quote names such as '1'"),
         ("classes.json", '[{"name": "a", "color": [0, 0, 256]}]', "less than or equal to 255"),
         ("classes.json", '[{"name": "a", "color": [0, 0, 2]}, {"name": "b"}]', "'b' has no color"),
         ("classes.json", '[{"name": "a", "id": 0}, {"name": "b"}]', "'b' has no id"),
@@ -360,7 +360,8 @@ def test_chosen_class_file(tmp_path: Path) -> None:
     other.parent.mkdir()
     other.write_text(json.dumps(["a", "b", "c", "d"]))
     (tmp_path / "classes.json").write_text("[]")
-    assert "set data.classes to one of them" in complaint(tmp_path)
+    assert "classes.json names no class" in complaint(tmp_path)
+    assert "set data.classes to it" in complaint(tmp_path)
     assert load_dataset(config(tmp_path, classes="classes.txt"))[1].names == tuple(NAMES)
     assert load_dataset(config(tmp_path, classes=other))[1].names == ("a", "b", "c", "d")
     assert "no class file nowhere.txt" in complaint(tmp_path, classes="nowhere.txt")
@@ -469,7 +470,7 @@ def damage_transparent(root: Path, mask: Path) -> str:
 def damage_float(root: Path, mask: Path) -> str:
     Image.open(mask).convert("F").save(mask.with_suffix(".tif"))
     mask.unlink()
-    return "Pillow's mode F"
+    return "holds floating-point numbers"
 
 
 def damage_size(root: Path, mask: Path) -> str:
