@@ -64,9 +64,12 @@ def read_text(path: Path) -> str:
     try:
         data = path.read_bytes()
         is_wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        return data.decode("utf-16" if is_wide else "utf-8-sig")
+        text = data.decode("utf-16" if is_wide else "utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as UTF-8 text ({shown(error)}). Save it as UTF-8.") from error
+    if "\0" in text:
+        raise UserError(f"{path} holds null characters, as UTF-16 without its mark does. Save it as UTF-8.")
+    return text
 
 
 def _load(path: Path, text: str) -> Any:

@@ -151,9 +151,9 @@ def _check_names(where: str, classes: Sequence[Entry], ignored: int) -> None:
     if len(counted) < 2:
         name = counted[0] if counted and counted[0] != "background" else "object"
         raise UserError(
-            f"{where}: only one class counts, so that every answer would be right. List the background too. For "
-            f"masks of 0 and 1, `background`, `{name}` on two lines of a classes.txt; for masks of 0 and 255, "
-            f"{list_with_greys(['background', name], [0, 255])}."
+            f"{where}: only one class counts, so that every answer would be right. List the background too, in a "
+            "text file that data.classes names, a line each. For masks of 0 and 1: "
+            f"`background`, `{name}`; for masks of 0 and 255: {list_with_greys(['background', name], [0, 255])}."
         )
 
 

@@ -3,16 +3,13 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
 from hfseg.data.findings import Finding
 from hfseg.data.inspection import Inspection
-from hfseg.data.remedies import list_greys, place_ids
+from hfseg.data.remedies import list_greys, looks_grey, place_ids
 from hfseg.labels import LabelSet
 
 MAX_VALUES = 8  # named in a finding
 MIN_EDGE_VALUES = 3  # a thin object is one value or two
-MIN_GREY_RANGE = 100  # of 255
 LOSSY = ("JPEG", "JPEG2000", "MPO", "WEBP", "AVIF")
 # What `convert("L")` makes of the palette of PASCAL VOC, which most palette masks carry.
 VOC_GREYS = {15, 19, 34, 38, 52, 53, 57, 72, 75, 76, 90, 94, 109, 113, 128, 133, 147, 151}
@@ -48,7 +45,7 @@ def diagnose_mask(found: Inspection, present: set[int], all_refused: bool, label
         or diagnose_values(found, present, labels)
         or diagnose_ids(found, present, all_refused, labels)
     )
-    return Finding("error", fault, (found.mask_name,), what, remedy)
+    return Finding("error", fault, (found.mask_name,), what.removesuffix(remedy).rstrip(". "), remedy)
 
 
 def diagnose_storage(found: Inspection, suspects: set[int]) -> tuple[str, str] | None:
@@ -106,12 +103,6 @@ def diagnose_ids(found: Inspection, present: set[int], all_refused: bool, labels
     if not all_refused and found.refused:
         unknown = set(unknown_values(found, labels))
     return "ids-outside", place_ids(unknown, found.values, labels)
-
-
-def looks_grey(values: set[int], at_least: int, num_labels: int) -> bool:
-    """Whether values are spread over 0..255 as greys of the classes are, such as 0, 127, 254; ids lie side by side."""
-    is_spread = len(values) >= at_least and min(np.diff(sorted(values))) >= max(2, MIN_GREY_RANGE / num_labels)
-    return is_spread and min(values) >= 0
 
 
 def black_and_white(readable: Iterable[Inspection], present: set[int], labels: LabelSet) -> list[Finding]:

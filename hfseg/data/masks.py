@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hfseg.data.classes import ClassTable, list_with_greys
+from hfseg.data.classes import ClassTable
 from hfseg.data.files import open_image
 from hfseg.data.mask_colours import are_greys, check_numbering, full_palette, look_up, names_other_classes
-from hfseg.data.remedies import place_ids
+from hfseg.data.remedies import list_greys, place_ids
 from hfseg.data.stored import HEADER_BYTES, check_storage, stored_values
 from hfseg.errors import UserError
 from hfseg.labels import Colour, LabelSet
@@ -120,13 +120,12 @@ class MaskReader:
         """0 and 255 under two classes: void for some, foreground for most."""
         if self.labels.num_labels != 2 or 255 in self.void or self.reduce_labels:
             return
-        if (values == 255).any() and not (values == 1).any():
+        if (values == 255).any() and np.isin(values, [0, 255]).all():
             is_default = self.labels.ignore_index == 255
             void = "set data.ignore_index=255" if is_default else "list it in the class file (`255 unlabelled`)"
             raise UserError(
-                f"{where} has 255 but no 1, and there are two classes. If 255 is the second class, list the classes "
-                f"with their greys in a classes.txt, a line each: {list_with_greys(self.labels.names, [0, 255])}. If "
-                f"it is unlabelled, {void}."
+                f"{where} has 255 but no 1, and there are two classes. If it is unlabelled, {void}. If it "
+                f"is the second class: {list_greys([0, 255], self.labels)}"
             )
 
     def _describe(self, ids: NDArray[np.int64], outside: NDArray[np.bool_], where: str) -> str:

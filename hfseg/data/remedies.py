@@ -2,8 +2,18 @@
 
 from collections.abc import Collection
 
+import numpy as np
+
 from hfseg.data.classes import list_with_greys
 from hfseg.labels import LabelSet
+
+MIN_GREY_RANGE = 100  # of 255
+
+
+def looks_grey(values: Collection[int], at_least: int, num_labels: int) -> bool:
+    """Whether values are spread over 0..255 as greys of the classes are, such as 0, 127, 254; ids lie side by side."""
+    is_spread = len(values) >= at_least and min(np.diff(sorted(values))) >= max(2, MIN_GREY_RANGE / num_labels)
+    return bool(is_spread and min(values) >= 0)
 
 
 def list_greys(values: Collection[int], labels: LabelSet) -> str:
@@ -15,10 +25,11 @@ def list_greys(values: Collection[int], labels: LabelSet) -> str:
     """
     greys = sorted(value for value in values if 0 <= value <= 255)
     if len(greys) == labels.num_labels:
-        return f"List each class with its grey in a classes.txt, a line each: {list_with_greys(labels.names, greys)}."
+        lines = list_with_greys(labels.names, greys)
+        return f"List each class with its grey in a text file, a line each, and set data.classes to it: {lines}."
     return (
-        "List each class with its grey in a classes.txt, such as `0 sky 0 0 0` and `1 road 255 255 255`; a grey that "
-        "is unlabelled has id 255 there, as in `255 unlabelled 128 128 128`."
+        "List each class with its grey in a text file, such as `0 sky 0 0 0` and `1 road 255 255 255`, a line each, "
+        "and set data.classes to it; a grey that is unlabelled has id 255 there, as in `255 unlabelled 128 128 128`."
     )
 
 
@@ -30,6 +41,8 @@ def place_ids(unknown: Collection[int], values: Collection[int], labels: LabelSe
         values: all ids of the masks.
         labels: the classes.
     """
+    if looks_grey(values, 3, labels.num_labels):
+        return f"If the values are greys of the classes: {list_greys(values, labels)}"
     if len(unknown) != 1:
         return "Correct the mask, or complete the class list, or read it with the data.name it belongs to."
     [id_] = unknown

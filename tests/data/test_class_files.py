@@ -110,6 +110,9 @@ def test_a_repeated_key_and_other_encodings(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_bytes("ciel\nr\u00e9seau\n".encode("latin-1"))
     with pytest.raises(UserError, match="Save it as UTF-8"):
         read_class_table(tmp_path / "classes.txt")
+    (tmp_path / "classes.txt").write_text("sky\nroad\n", encoding="utf-16-le")
+    with pytest.raises(UserError, match="Save it as UTF-8"):
+        read_class_table(tmp_path / "classes.txt")
 
 
 def test_plain_names_stay_what_they_are(tmp_path: Path) -> None:
@@ -125,7 +128,7 @@ def test_plain_names_stay_what_they_are(tmp_path: Path) -> None:
 def test_one_class_is_refused_with_lines_that_work(tmp_path: Path) -> None:
     for text in ("road\n", "0 road\n255 unlabelled\n"):
         message = complaint(tmp_path, "classes.txt", text)
-        assert "`background`, `road` on two lines" in message
+        assert "For masks of 0 and 1: `background`, `road`;" in message
         assert "`background 0 0 0`, `road 255 255 255`" in message
     table = read(tmp_path, "classes.txt", "background 0 0 0\nroad 255 255 255\n")
     assert (table.labels.names, table.colours) == (("background", "road"), (((0,) * 3, 0), ((255,) * 3, 1)))

@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import struct
 import zlib
@@ -213,6 +214,14 @@ def test_binary_masks(tmp_path: Path) -> None:
     (tmp_path / "classes.json").unlink()
     (tmp_path / "classes.txt").write_text("0 out\n1 in\n255 unlabelled\n")  # the second
     assert_same(load(tmp_path), {name: ids * 255 for name, ids in truth.items()})
+    void = load(tmp_path, classes=("out", "in"), ignore_index=255)  # the same in the config
+    assert_same(void, {name: ids * 255 for name, ids in truth.items()})
+    (tmp_path / "classes.txt").write_text("in\n")  # one class is no better, and its remedy works as well
+    lines = re.findall(r"`([^`]* \d+ \d+ \d+)`", complaint(tmp_path))
+    (tmp_path / "classes.txt").write_text("\n".join(lines))
+    data, labels = load_dataset(config(tmp_path))
+    assert labels.names == ("background", "in")
+    assert_same(data, truth)
 
 
 def test_reduced_labels(tmp_path: Path) -> None:
@@ -365,6 +374,8 @@ def test_chosen_class_file(tmp_path: Path) -> None:
     assert load_dataset(config(tmp_path, classes="classes.txt"))[1].names == tuple(NAMES)
     assert load_dataset(config(tmp_path, classes=other))[1].names == ("a", "b", "c", "d")
     assert "no class file nowhere.txt" in complaint(tmp_path, classes="nowhere.txt")
+    assert load_dataset(config(tmp_path, classes=("a", "b", "c", "d")))[1].names == ("a", "b", "c", "d")
+    assert "'a' is the name of more than one class" in complaint(tmp_path, classes=("a", "b", "a", "d"))
 
 
 # --- damage

@@ -23,6 +23,8 @@ from hfseg import (
     run,
 )
 from hfseg.data.check import check_data
+from hfseg.examples import load_examples
+from hfseg.figures import WRONG, error_map
 
 SIZE = (24, 40)
 NAMES = ["sky", "road", "car"]
@@ -81,6 +83,7 @@ def test_void_from_the_files_to_the_batch(tmp_path: Path, void: int, suffix: str
         assert set(batch["labels"].unique().tolist()) == {void, 0, 1, 2}
     report = check_data(config(tmp_path, ignore_index=void))
     assert report.errors == []
+    assert all(set(np.unique(tile.ids).tolist()) == {void, 0, 1, 2} for tile in report.tiles)
     assert report.pixels["train"][-1] == sum((ids == void).sum() for name, ids in truth.items() if "train" in name)
 
 
@@ -145,7 +148,11 @@ def test_a_class_that_is_ignored_has_no_score(tmp_path: Path) -> None:
         "train": {"max_steps": 1, "per_device_train_batch_size": 2},
     }  # fmt: skip
     metrics = run(RunConfig.from_tree(tree, "test"))
+    assert metrics["eval_iou_sky"] is None
     assert metrics["test_iou_sky"] is None
+    [example] = load_examples(tmp_path / "run" / "examples.npz")[0][:1]
+    wrong = (error_map(example, LabelSet(NAMES, ignore_index=0)) == WRONG).all(axis=2)
+    np.testing.assert_array_equal(wrong, (example.label != 0) & (example.label != example.prediction))
     ious = [metrics["test_iou_road"], metrics["test_iou_car"]]
     assert metrics["test_mean_iou"] == pytest.approx(np.nanmean([np.nan if iou is None else iou for iou in ious]))
     assert SegMetrics(LabelSet(NAMES, ignore_index=0)).labels.ignore_index == 0

@@ -185,6 +185,20 @@ def test_black_and_white_masks_of_two_classes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(MaskReader(reader.labels, void=(255,)).check(values, "MASK"), values)
 
 
+def test_greys_of_three_classes(tmp_path: Path) -> None:
+    values = np.array([0, 128, 255], np.uint8)[IDS]
+    message = refusal(READER, encode(Image.fromarray(values), "PNG"))
+    assert "If the values are greys of the classes" in message
+    reader = follow(message, tmp_path / "greys.txt")
+    np.testing.assert_array_equal(reader.from_bytes(encode(Image.fromarray(values), "PNG"), "MASK"), IDS)
+    np.testing.assert_array_equal(reader.from_bytes(encode(Image.fromarray(values), "BMP"), "MASK"), IDS)
+    with_void = refusal(MaskReader(LabelSet(["sky", "road"])), encode(Image.fromarray(values), "PNG"))
+    lines = re.findall(r"`([^`]* \d+ \d+ \d+)`", with_void)
+    (tmp_path / "void.txt").write_text("\n".join(lines))  # 128 is unlabelled there
+    reader = MaskReader.of(read_class_table(tmp_path / "void.txt"))
+    np.testing.assert_array_equal(reader.check(values, "MASK"), np.array([0, 255, 1])[IDS])
+
+
 def test_an_unknown_id_names_the_keys_that_may_be_meant() -> None:
     four = np.where(IDS == 1, 4, IDS)
     assert "If 4 is unlabelled, set data.ignore_index=4. If it is a class" in refusal(
