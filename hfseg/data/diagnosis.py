@@ -15,6 +15,7 @@ LOSSY = ("JPEG", "JPEG2000", "MPO", "WEBP", "AVIF")
 VOC_GREYS = {15, 19, 34, 38, 52, 53, 57, 72, 75, 76, 90, 94, 109, 113, 128, 133, 147, 151}
 
 WHITE = 255
+AS_SAID = "Do what is said of the mask, and check that it belongs to this data set."
 
 
 def diagnose_masks(inspections: Sequence[Inspection], labels: LabelSet) -> list[Finding]:
@@ -41,7 +42,7 @@ def diagnose_mask(found: Inspection, present: set[int], all_refused: bool, label
     unknown = unknown_values(found, labels)
     what = found.refused or f"ids {list_values(unknown)} are no class: these are 0..{labels.num_labels - 1}"
     fault, remedy = (
-        diagnose_storage(found, set(unknown or found.values))
+        diagnose_storage(found, set(unknown))
         or diagnose_values(found, present, labels)
         or diagnose_ids(found, present, all_refused, labels)
     )
@@ -99,10 +100,10 @@ def diagnose_ids(found: Inspection, present: set[int], all_refused: bool, labels
             "has it; Oxford trimaps (1, 2, 3) need data.name=oxford_pet."
         )
     if not unknown and all_refused:
-        return "other-coding", "The masks hold class ids from 0 already. Read them with data.name=folder."
+        return "other-coding", f"{AS_SAID} The masks hold class ids from 0 already, which data.name=folder reads."
     if not all_refused and found.refused:
         unknown = set(unknown_values(found, labels))
-    return "ids-outside", place_ids(unknown, found.values, labels)
+    return "ids-outside", place_ids(unknown, found.values, labels) if unknown else AS_SAID
 
 
 def black_and_white(readable: Iterable[Inspection], present: set[int], labels: LabelSet) -> list[Finding]:

@@ -11,8 +11,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from hfseg import LabelSet, UserError
+from hfseg import DataConfig, LabelSet, UserError
+from hfseg.data.check import check_source
 from hfseg.data.classes import read_class_table
+from hfseg.data.loading import find_source
 from hfseg.data.masks import MaskReader
 
 IDS = np.array([[0, 2, 1, 2, 0], [0, 2, 2, 2, 1]], np.uint8)
@@ -126,6 +128,25 @@ def test_the_remedy_for_greys_under_other_indices(tmp_path: Path) -> None:
     assert "Image.open(path).convert('L').save('x.png')" in refusal(READER, data)
     Image.open(BytesIO(data)).convert("L").save(tmp_path / "x.png")
     np.testing.assert_array_equal(READER(tmp_path / "x.png"), ids)
+
+
+def test_the_doctor_says_the_same(tmp_path: Path) -> None:
+    for split, count in (("train", 2), ("val", 1), ("test", 1)):
+        for index in range(count):
+            for folder in ("images", "masks"):
+                (tmp_path / folder / split).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.arange(30, dtype=np.uint8).reshape(2, 5, 3) + index).save(
+                tmp_path / "images" / split / f"{index}.png"
+            )
+            (tmp_path / "masks" / split / f"{index}.tif").write_bytes(tiff(IDS.tobytes(), 8, photometric=0))
+    (tmp_path / "classes.txt").write_text("\n".join(LABELS.names))
+    source = find_source(DataConfig(name="folder", root=tmp_path), tmp_path)
+    for number_of_bad in (4, 1):
+        findings = check_source(source).errors
+        assert len(findings) == number_of_bad
+        assert all("Save it as PNG" in finding.what and "Do what is said" in finding.remedy for finding in findings)
+        for pair in source.splits["train"] + source.splits["validation"]:
+            pair.mask.write_bytes(tiff(IDS.tobytes(), 8))
 
 
 # --- palettes beside the colours of a class file
