@@ -271,7 +271,7 @@ def error_map(example: Example, labels: LabelSet) -> NDArray[np.uint8]:
     """The image (H, W, 3) in pale grey with its wrong pixels in a striking colour; ignored pixels are not wrong."""
     grey = np.asarray(example.image.convert("L"), dtype=np.float32)
     picture = np.repeat((120 + 0.5 * grey)[..., None], 3, axis=2)
-    valid = (example.label >= 0) & (example.label < labels.num_labels) & (example.label != labels.ignore_index)
+    valid = (example.label >= 0) & (example.label < labels.num_labels)
     picture[valid & (example.label != example.prediction)] = WRONG
     picture[~valid] = (60 + 0.25 * grey)[~valid, None]  # not scored: dark
     return picture.astype(np.uint8)

@@ -15,7 +15,7 @@ LOSSY = ("JPEG", "JPEG2000", "MPO", "WEBP", "AVIF")
 VOC_GREYS = {15, 19, 34, 38, 52, 53, 57, 72, 75, 76, 90, 94, 109, 113, 128, 133, 147, 151}
 
 WHITE = 255
-AS_SAID = "Do what is said of the mask, and check that it belongs to this data set."
+AS_SAID = "Correct the mask as it is said of it, or read it with the data.name that it belongs to."
 
 
 def diagnose_masks(inspections: Sequence[Inspection], labels: LabelSet) -> list[Finding]:
@@ -101,9 +101,9 @@ def diagnose_ids(found: Inspection, present: set[int], all_refused: bool, labels
         )
     if not unknown and all_refused:
         return "other-coding", f"{AS_SAID} The masks hold class ids from 0 already, which data.name=folder reads."
-    if not all_refused and found.refused:
-        unknown = set(unknown_values(found, labels))
-    return "ids-outside", place_ids(unknown, found.values, labels) if unknown else AS_SAID
+    remedy = place_ids(unknown_values(found, labels), found.values, labels)
+    # What was refused for how it is stored holds other values than Pillow shows
+    return "ids-outside", AS_SAID if found.refused and not found.refused.endswith(remedy) else remedy
 
 
 def black_and_white(readable: Iterable[Inspection], present: set[int], labels: LabelSet) -> list[Finding]:

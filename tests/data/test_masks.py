@@ -144,7 +144,7 @@ def test_the_doctor_says_the_same(tmp_path: Path) -> None:
     for number_of_bad in (4, 1):
         findings = check_source(source).errors
         assert len(findings) == number_of_bad
-        assert all("Save it as PNG" in finding.what and "Do what is said" in finding.remedy for finding in findings)
+        assert all("Save it as PNG" in finding.what and "as it is said" in finding.remedy for finding in findings)
         for pair in source.splits["train"] + source.splits["validation"]:
             pair.mask.write_bytes(tiff(IDS.tobytes(), 8))
 
