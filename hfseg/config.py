@@ -41,6 +41,7 @@ OWNERS = {
     "synthetic": ("synthetic_pet", "synthetic_cityscapes"),
     "classes": ("folder", "hub"),
     "reduce_labels": ("folder", "hub"),
+    "ignore_index": ("folder", "hub"),
     "mask_suffix": ("folder",),
     "repo": ("hub",),
     "revision": ("hub",),
@@ -57,7 +58,8 @@ class DataConfig(Section):
     `root` holds the official folders or archives; without it, `oxford_pet` and `cityscapes` (with a stored login)
     download and `synthetic_*` draw into the cache of `datasets`. `note` goes into the card: what a score on this data
     is a score on. `cache` decodes the images of training and validation once and keeps them, 3 to 4 bytes a pixel,
-    beside the Arrow files.
+    beside the Arrow files. `ignore_index` is the id of pixels that do not count, which may be one of the classes; null
+    is 255, or 65535 for more than 255 classes.
 
     `classes` is a file with the class names, see `hfseg.data.classes`, or a list of them; `reduce_labels` makes 0 the
     ignore index and every other id one less. `mask_suffix` is what the masks' file names have after the images':
@@ -72,6 +74,7 @@ class DataConfig(Section):
     image_column: str = "image"
     label_column: str = "label"
     reduce_labels: bool = False
+    ignore_index: int | None = Field(None, ge=-100, le=65535)
     mask_suffix: str = Field("", pattern=r"^[^/\\]*$")
     repo: str | None = Field(None, pattern=r"^[\w.-]+(/[\w.-]+)?$")
     revision: str | None = None
@@ -103,6 +106,10 @@ class DataConfig(Section):
             raise ValueError("`revision` is for `repo`: it means nothing for the files in `root`")
         if self.cache and self.streaming:
             raise ValueError("`cache` keeps what has been decoded and `streaming` keeps nothing: choose one")
+        if self.reduce_labels and self.ignore_index is not None:
+            raise ValueError(
+                "`reduce_labels` makes 0 the ignore index and shifts the others: leave out `ignore_index`"
+            )
         return self
 
 

@@ -101,7 +101,7 @@ def draw_tile(tile: Tile, labels: LabelSet) -> tuple[NDArray[np.uint8], bool]:
     if tile.ids is None:
         return np.asarray(image), False
     picture = colour_overlay(image, tile.ids, labels)
-    unknown = (tile.ids >= labels.num_labels) & (tile.ids != labels.ignore_index)
+    unknown = ((tile.ids < 0) | (tile.ids >= labels.num_labels)) & (tile.ids != labels.ignore_index)
     picture[unknown] = UNKNOWN
     return picture, bool(unknown.any())
 

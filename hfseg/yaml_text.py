@@ -154,7 +154,19 @@ def read_text(path: Path, max_bytes: int = MAX_BYTES) -> str:
     """A file of UTF-8 text, with or without a byte order mark, that somebody else may have written.
 
     Raises:
-        UserError: it is no regular file (a pipe would never end), too large, or no UTF-8.
+        UserError: it is no regular file, too large, or no UTF-8.
+    """
+    try:
+        return read_bytes(path, max_bytes).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} cannot be read as UTF-8 text: {shown(error)}") from error
+
+
+def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
+    """A file that somebody else may have written.
+
+    Raises:
+        UserError: it is no regular file (a pipe would never end), too large, or cannot be read.
     """
     try:
         if not path.is_file():
@@ -162,11 +174,11 @@ def read_text(path: Path, max_bytes: int = MAX_BYTES) -> str:
             raise UserError(f"{path} is {kind}: give the path of a text file.")
         with path.open("rb") as file:
             content = file.read(max_bytes + 1)
-        if len(content) > max_bytes:
-            raise UserError(f"{path} has more than the {max_bytes} bytes that are read.")
-        return content.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as UTF-8 text: {shown(error)}") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {shown(error)}") from error
+    if len(content) > max_bytes:
+        raise UserError(f"{path} has more than the {max_bytes} bytes that are read.")
+    return content
 
 
 def _explain(error: yaml.YAMLError) -> str:

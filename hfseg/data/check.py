@@ -195,7 +195,11 @@ def judge_strays(source: Source) -> list[Finding]:
         elif path.parent in mask_folders - image_folders:
             what = "mask without an image, left out"
         findings.append(Finding("warning", "stray", (str(path),), what, "Add the missing half, or remove the file."))
-    return findings
+    remedy = "If it is an image or a mask, save it as PNG; otherwise it can stay."
+    return findings + [
+        Finding("warning", "unread", (str(path),), "no image file by its suffix, left out", remedy)
+        for path in source.unread
+    ]
 
 
 def missing_files(pairs: Iterable[Pair]) -> list[Finding]:

@@ -24,16 +24,22 @@ def count_classes(
         for counts in (pixels, images):
             counts.setdefault(found.split, np.zeros(labels.num_labels + 1, dtype=np.int64))
         for value, count in {} if found.refused else found.values.items():
-            index = labels.num_labels if value == labels.ignore_index else value
-            if index <= labels.num_labels and value != labels.num_labels:
+            if value == labels.ignore_index or 0 <= value < labels.num_labels:
+                index = labels.num_labels if value == labels.ignore_index else value
                 pixels[found.split][index] += count
                 images[found.split][index] += 1
     return pixels, images
 
 
 def judge_classes(pixels: Mapping[str, NDArray[np.int64]], labels: LabelSet) -> list[Finding]:
-    """Classes that never occur and splits that are mostly ignored. Meant for counts of all of the data."""
+    """Classes that never occur, splits of one class and splits that are mostly ignored. Meant for all of the data."""
     findings = []
+    alone = {split: np.flatnonzero(counts[:-1]) for split, counts in pixels.items()}
+    alone = {split: classes for split, classes in alone.items() if len(classes) == 1}
+    for split, classes in alone.items():
+        what = f"of the {split} pixels that count, all are {labels.names[classes[0]]!r}: one answer is always right"
+        remedy = f"Check that the other classes have their ids in the masks, and not {labels.ignore_index}."
+        findings.append(Finding("error" if split == "train" else "warning", "one-class-split", (), what, remedy))
     for split, counts in pixels.items():
         share = counts[-1] / max(counts.sum(), 1)
         if share == 1:
@@ -47,15 +53,16 @@ def judge_classes(pixels: Mapping[str, NDArray[np.int64]], labels: LabelSet) -> 
             )
             findings.append(Finding("warning", "mostly-ignored", (), what, remedy))
     total = sum(pixels.values(), start=np.zeros(labels.num_labels + 1, dtype=np.int64))
-    absent = [index for index in range(labels.num_labels) if not total[index]]
+    scored = [index for index in range(labels.num_labels) if index != labels.ignore_index]
+    absent = [index for index in scored if not total[index]]
     if absent == [labels.num_labels - 1] and total[-1] and labels.num_labels > 2:
         what = f"the last class, {labels.names[-1]!r}, never occurs, and all others and {labels.ignore_index} do"
         remedy = "If the masks start at 0 or were reduced before, set data.reduce_labels=false: it was applied twice."
         return [*findings, Finding("warning", "reduced-twice", (), what, remedy)]
-    for index, name in enumerate(labels.names):
-        splits = [split for split, counts in pixels.items() if not counts[index]]
+    for index in scored:
+        splits = [split for split, counts in pixels.items() if not counts[index] and split not in alone]
         if splits:
-            what = f"class {name!r} never occurs in {', '.join(splits)}"
+            what = f"class {labels.names[index]!r} never occurs in {', '.join(splits)}"
             remedy = "It cannot be learned without train pixels, nor scored without any; check the class list."
             findings.append(Finding("warning", "empty-class", (), what, remedy))
     return findings

@@ -118,7 +118,7 @@ def decode_image(data: bytes, reduction: int = 1) -> NDArray[np.uint8]:
 
 
 def decode_label(data: bytes) -> NDArray[np.unsignedinteger]:
-    """Decodes a label map: palette indices, 1, 8, 16 or 32-bit ids (H, W).
+    """Decodes a label map: palette indices, 1, 8, 16 or 32-bit ids (H, W); int32 of a negative ignore index.
 
     Raises:
         ValueError: it is no map of class ids.
@@ -126,6 +126,6 @@ def decode_label(data: bytes) -> NDArray[np.unsignedinteger]:
     image = Image.open(BytesIO(data))
     ImageOps.exif_transpose(image, in_place=True)
     label = np.asarray(image)
-    if label.ndim != 2 or label.dtype.kind not in "biu" or (label.dtype.kind == "i" and label.min() < 0):
+    if label.ndim != 2 or label.dtype.kind not in "biu":
         raise ValueError(f"{label.dtype} of shape {label.shape} is no map of class ids (height, width)")
-    return label if label.dtype.kind == "u" else label.astype(np.uint8 if label.dtype == bool else np.uint32)
+    return label.astype(np.uint8) if label.dtype == bool else label

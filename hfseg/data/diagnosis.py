@@ -3,20 +3,19 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
 from hfseg.data.findings import Finding
 from hfseg.data.inspection import Inspection
+from hfseg.data.remedies import list_greys, looks_grey, place_ids
 from hfseg.labels import LabelSet
 
 MAX_VALUES = 8  # named in a finding
 MIN_EDGE_VALUES = 3  # a thin object is one value or two
-MIN_GREY_RANGE = 100  # of 255
-LOSSY = ("JPEG", "MPO", "WEBP", "AVIF")
+LOSSY = ("JPEG", "JPEG2000", "MPO", "WEBP", "AVIF")
 # What `convert("L")` makes of the palette of PASCAL VOC, which most palette masks carry.
 VOC_GREYS = {15, 19, 34, 38, 52, 53, 57, 72, 75, 76, 90, 94, 109, 113, 128, 133, 147, 151}
 
-BLACK_AND_WHITE = "If white is a class, its id must be that of the class, such as 1: 255 does not count."
+WHITE = 255
+AS_SAID = "Correct the mask as it is said of it, or read it with the data.name that it belongs to."
 
 
 def diagnose_masks(inspections: Sequence[Inspection], labels: LabelSet) -> list[Finding]:
@@ -43,11 +42,11 @@ def diagnose_mask(found: Inspection, present: set[int], all_refused: bool, label
     unknown = unknown_values(found, labels)
     what = found.refused or f"ids {list_values(unknown)} are no class: these are 0..{labels.num_labels - 1}"
     fault, remedy = (
-        diagnose_storage(found, set(unknown or found.values))
+        diagnose_storage(found, set(unknown))
         or diagnose_values(found, present, labels)
         or diagnose_ids(found, present, all_refused, labels)
     )
-    return Finding("error", fault, (found.mask_name,), what, remedy)
+    return Finding("error", fault, (found.mask_name,), what.removesuffix(remedy).rstrip(". "), remedy)
 
 
 def diagnose_storage(found: Inspection, suspects: set[int]) -> tuple[str, str] | None:
@@ -74,15 +73,16 @@ def diagnose_values(found: Inspection, present: set[int], labels: LabelSet) -> t
     """Fault and remedy where clean regions hold greys instead of ids."""
     values = set(found.values) - {labels.ignore_index}
     unknown = values - set(range(labels.num_labels))
-    if labels.ignore_index in found.values and present <= {0}:
-        return "grey-mask", BLACK_AND_WHITE
+    if labels.ignore_index == WHITE and WHITE in found.values and present <= {0}:
+        return "grey-mask", black_and_white_remedy(labels)
     if len(unknown) > 1 and unknown <= VOC_GREYS:
         return "grey-mask", (
             "These are the greys of the PASCAL VOC palette: palette masks were converted to greys. Use the original "
             "palette PNGs, whose indexes are the ids."
         )
     if looks_grey(present, 2, labels.num_labels) or looks_grey(values, 3, labels.num_labels):
-        return "grey-mask", "The masks are grey pictures of the classes, made to be looked at. Use the ids themselves."
+        greys = list_greys(present | ({WHITE} & found.values.keys()), labels)
+        return "grey-mask", f"The masks are grey pictures of the classes, made to be looked at. {greys}"
     return None
 
 
@@ -100,27 +100,23 @@ def diagnose_ids(found: Inspection, present: set[int], all_refused: bool, labels
             "has it; Oxford trimaps (1, 2, 3) need data.name=oxford_pet."
         )
     if not unknown and all_refused:
-        return "other-coding", "The masks hold class ids from 0 already. Read them with data.name=folder."
-    if unknown == {num_labels} and (all_refused or not found.refused):
-        return "ids-outside", (
-            f"There are {num_labels} classes and ids up to {num_labels}. If 0 is no class, set "
-            "data.reduce_labels=true; otherwise add the missing class to the list."
-        )
-    return "ids-outside", "Correct the mask, or complete the class list, or read it with the data.name it belongs to."
-
-
-def looks_grey(values: set[int], at_least: int, num_labels: int) -> bool:
-    """Whether values are spread over 0..255 as greys of the classes are, such as 0, 127, 254; ids lie side by side."""
-    return len(values) >= at_least and min(np.diff(sorted(values))) >= max(2, MIN_GREY_RANGE / num_labels)
+        return "other-coding", f"{AS_SAID} The masks hold class ids from 0 already, which data.name=folder reads."
+    remedy = place_ids(unknown_values(found, labels), found.values, labels)
+    # What was refused for how it is stored holds other values than Pillow shows
+    return "ids-outside", AS_SAID if found.refused and not found.refused.endswith(remedy) else remedy
 
 
 def black_and_white(readable: Iterable[Inspection], present: set[int], labels: LabelSet) -> list[Finding]:
     """Masks of 0 and 255 that `read_ids` took: the white class would count as ignored, and nothing would say so."""
     white = [found for found in readable if labels.ignore_index in found.values and not found.refused]
-    if present != {0} or labels.num_labels < 2:
+    if present != {0} or labels.ignore_index != WHITE:
         return []
     what = f"only 0 and {labels.ignore_index} occur in the masks, and {labels.ignore_index} is the ignore index"
-    return [Finding("error", "grey-mask", (found.mask_name,), what, BLACK_AND_WHITE) for found in white]
+    return [Finding("error", "grey-mask", (found.mask_name,), what, black_and_white_remedy(labels)) for found in white]
+
+
+def black_and_white_remedy(labels: LabelSet) -> str:
+    return f"255 does not count. If white is a class: {list_greys({0, WHITE}, labels)}"
 
 
 def compare_palettes(inspections: Iterable[Inspection]) -> list[Finding]:

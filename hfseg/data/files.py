@@ -60,9 +60,12 @@ def check_same_size(image: Image.Image, mask: Image.Image, image_path: Path, mas
 
 
 def encode_label(label: NDArray[np.integer]) -> bytes:
-    """A label map (H, W) of uint8 or uint16 as PNG."""
+    """A label map (H, W) of uint8 or uint16 as PNG, or of int32, which PNG has not, as TIFF."""
     buffer = BytesIO()
-    Image.fromarray(label).save(buffer, format="PNG")
+    if label.dtype.kind == "i":
+        Image.fromarray(label).save(buffer, format="TIFF", compression="tiff_adobe_deflate")
+    else:
+        Image.fromarray(label).save(buffer, format="PNG")
     return buffer.getvalue()
 
 

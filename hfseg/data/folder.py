@@ -16,11 +16,13 @@ from pathlib import Path
 from hfseg.config import DataConfig
 from hfseg.data.classes import find_class_file, named_classes, read_class_table
 from hfseg.data.masks import MaskReader
+from hfseg.data.names import check_names, find_mask_suffix, same_form, stem
 from hfseg.data.source import Pair, Source, hold_out
 from hfseg.data.splits import complete_splits, find_splits
 from hfseg.errors import UserError
 
 MASK_FOLDERS = ("masks", "labels", "annotations")
+CLUTTER = {"thumbs.db", "desktop.ini"}
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"}
 
 
@@ -35,15 +37,18 @@ def folder_source(config: DataConfig) -> Source:
     root = config.root.resolve()
     class_files: list[Path] = []
     if isinstance(config.classes, tuple):
-        table = named_classes(config.classes)
+        table = named_classes(config.classes, config.ignore_index)
     else:
         class_files = [find_class_file(root, config.classes)]
-        table = read_class_table(class_files[0])
-    folders = find_folders(root, config.mask_suffix)
+        table = read_class_table(class_files[0], config.ignore_index)
+    mask_suffix = same_form(config.mask_suffix)
+    folders = find_folders(root, mask_suffix)
     splits: dict[str, list[Pair]] = {}
-    strays: list[Path] = []
+    strays = [
+        path for split in folders.masks.keys() - folders.images for path in list_files(folders.masks[split]).values()
+    ]
     for split, images in folders.images.items():
-        pairs, extra = pair_files(folders, split, config.mask_suffix)
+        pairs, extra = pair_files(folders, split, mask_suffix)
         if not pairs:
             raise UserError(f"{images} holds no image.")
         strays += extra
@@ -59,6 +64,9 @@ def folder_source(config: DataConfig) -> Source:
         read_ids=MaskReader.of(table, config.reduce_labels),
         listings=class_files,
         strays=strays,
+        unread=[
+            path for folder in {*folders.images.values(), *folders.masks.values()} for path in list_unread(folder)
+        ],
     )
 
 
@@ -82,18 +90,31 @@ def find_folders(root: Path, mask_suffix: str) -> Folders:
     if len(masks) > 1:
         raise UserError(f"{root} holds {' and '.join(path.name for path in masks)}. Keep the one with the masks.")
     if not images.is_dir() or not (masks or mask_suffix):
-        raise UserError(f"{root} has no {images.name if not images.is_dir() else 'masks'}/. {_layout(mask_suffix)}")
+        raise UserError(
+            f"{root} has no {'masks' if images.is_dir() else images.name}/. {_layout(_suffix_beside(images))}"
+        )
     found = split_folders(images)
+    mask_splits = split_folders(masks[0]) if masks else found
+    if bool(found) != bool(mask_splits):
+        split, plain = (images, masks[0]) if found else (masks[0], images)
+        raise UserError(f"{split} has split folders, but {plain} has none. Give both the same folders.")
     if not found:
         return Folders(images, {"train": images}, {"train": masks[0] if masks else images})
-    outside = [path for path in list_files(images).values() if not any(path.is_relative_to(f) for f in found.values())]
+    check_all_split(images, found)
+    if masks:
+        check_all_split(masks[0], mask_splits)
+    return Folders(images, found, mask_splits)
+
+
+def check_all_split(folder: Path, splits: Mapping[str, Path]) -> None:
+    """Raises UserError where image files lie outside of the split folders."""
+    outside = [path for path in list_files(folder).values() if not any(map(path.is_relative_to, splits.values()))]
     if outside:
-        names = ", ".join(f"{path.name}/" for path in found.values())
+        names = ", ".join(f"{path.name}/" for path in splits.values())
         raise UserError(
-            f"{images} is split into {names} but {len(outside)} images lie elsewhere in it, such as {outside[0]}. "
+            f"{folder} is split into {names} but {len(outside)} images lie elsewhere in it, such as {outside[0]}. "
             "Move them into a split, or out of the data set."
         )
-    return Folders(images, found, split_folders(masks[0]) if masks else found)
 
 
 def split_folders(folder: Path) -> dict[str, Path]:
@@ -103,17 +124,23 @@ def split_folders(folder: Path) -> dict[str, Path]:
 
 
 def pair_files(folders: Folders, split: str, mask_suffix: str) -> tuple[list[Pair], list[Path]]:
-    """The samples of a split, with None for a mask that is not there; and the masks that have no image."""
+    """The samples of a split, with None for a mask that is not there; and the masks that have no image.
+
+    Raises:
+        UserError: a mask is there, but by its name it is not the image's.
+    """
     folder, mask_folder = folders.images[split], folders.masks.get(split)
     images = list_files(folder)
     if mask_folder == folder:
         images = {key: path for key, path in images.items() if not key.endswith(mask_suffix)}
     files = list_files(mask_folder) if mask_folder else {}
     masks = {key.removesuffix(mask_suffix): path for key, path in files.items() if key.endswith(mask_suffix)}
-    pairs = []
-    for key, path in images.items():
-        name = path.relative_to(folders.root).with_suffix("").as_posix()
-        pairs.append(Pair(name, path, masks.get(key)))
+    bare = {key: path for key, path in images.items() if key not in masks}
+    if bare and mask_folder:
+        alone = {key: path for key, path in files.items() if key not in images and path not in masks.values()}
+        alone |= {key: path for key, path in masks.items() if key not in images}
+        check_names(bare, alone, {stem(path, mask_folder): path for path in list_unread(mask_folder)})
+    pairs = [Pair(stem(path, folders.root), path, masks.get(key)) for key, path in images.items()]
     return pairs, [path for key, path in masks.items() if key not in images]
 
 
@@ -121,16 +148,19 @@ def list_files(folder: Path) -> dict[str, Path]:
     """The image files below a folder, by their path in it without the extension; hidden ones are not looked at.
 
     Raises:
-        UserError: two files differ in nothing but the extension.
+        UserError: two files differ in nothing but the extension, or the Unicode form.
     """
     found: dict[str, Path] = {}
     for path in sorted(_walk(folder)):
         inside = path.relative_to(folder)
         if path.suffix.lower() not in SUFFIXES or any(part.startswith(".") for part in inside.parts):
             continue
-        key = inside.with_suffix("").as_posix()
+        key = stem(path, folder)
         if key in found:
-            raise UserError(f"{found[key]} and {path.name} have the same name: which one counts? Remove the other.")
+            form = "" if path.stem == found[key].stem else ", in two Unicode forms"
+            raise UserError(
+                f"{found[key]} and {path.name} have the same name{form}: which one counts? Remove the other."
+            )
         try:
             key.encode()
         except UnicodeEncodeError as error:
@@ -139,6 +169,23 @@ def list_files(folder: Path) -> dict[str, Path]:
             raise UserError(f"{path} is a link to a file that is not there. Restore the file or remove the link.")
         found[key] = path
     return found
+
+
+def list_unread(folder: Path) -> list[Path]:
+    """The files below a folder that are no images by their suffix, but for hidden ones and what Windows leaves."""
+    return [
+        path
+        for path in sorted(_walk(folder))
+        if path.suffix.lower() not in SUFFIXES
+        and path.name.lower() not in CLUTTER
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+
+
+def _suffix_beside(images: Path) -> str:
+    """What masks that lie beside their images have at the end of their names."""
+    names = list_files(images) if images.is_dir() else {}
+    return find_mask_suffix(names, names)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -151,7 +198,11 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _layout(mask_suffix: str) -> str:
-    beside = f", or images/x.jpg beside images/x{mask_suffix}.png" if mask_suffix else ""
+    beside = (
+        f", or images/x.jpg beside images/x{mask_suffix}.png, with data.mask_suffix={mask_suffix}"
+        if mask_suffix
+        else ""
+    )
     return (
         "It must hold images/ and masks/ with the same names in both, and in both with or without the split folders "
         f"train, val and test{beside}; and classes.txt."

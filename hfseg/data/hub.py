@@ -39,8 +39,11 @@ def load_hub(config: DataConfig, cache_dir: Path) -> tuple[Splits, LabelSet]:
     if config.root is not None and "[" in str(config.root.resolve()):
         raise UserError(f"data.root={config.root}: `datasets` takes [ in a path for a pattern. Rename the folder.")
     where = config.repo or str(config.root)
-    chosen = config.classes
-    table = named_classes(chosen) if isinstance(chosen, tuple) else read_class_table(fetch_class_file(config, chosen))
+    chosen, ignored = config.classes, config.ignore_index
+    if isinstance(chosen, tuple):
+        table = named_classes(chosen, ignored)
+    else:
+        table = read_class_table(fetch_class_file(config, chosen), ignored)
     reader = MaskReader.of(table, config.reduce_labels)
     found = fetch(config, cache_dir)
     names = find_splits(list(found), where)

@@ -1,6 +1,6 @@
-"""Class ids from the masks that people have: 1, 2, 4, 8 or 16-bit ids, palette images, and colours."""
+"""Class ids from the masks that people have: 1, 2, 4, 8, 16 or 32-bit ids, palette images, greys and colours."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -10,24 +10,24 @@ from PIL import Image
 
 from hfseg.data.classes import ClassTable
 from hfseg.data.files import open_image
+from hfseg.data.mask_colours import are_greys, check_numbering, full_palette, look_up, names_other_classes
+from hfseg.data.remedies import list_greys, place_ids
+from hfseg.data.stored import HEADER_BYTES, check_storage, stored_values
 from hfseg.errors import UserError
-from hfseg.labels import Colour
-
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-HEADER_BYTES = 26  # of a PNG, up to its bit depth and colour type
-# Pillow stretches 2 and 4-bit greys to 0..255; divided by these they are the file's own numbers again.
-STRETCH = {2: 85, 4: 17}
+from hfseg.labels import Colour, LabelSet
 
 
 @dataclass(frozen=True)
 class MaskReader:
-    """Reads masks as class ids (H, W), uint8, or uint16 for more than 255 classes.
+    """Reads masks as class ids (H, W): uint8, uint16 for ids above 255, int32 for a negative ignore index.
 
-    * One channel: the values are the ids. A palette's indices are the ids, whatever its colours.
+    * One channel: the stored values are the ids; if all colours of the table are grey, the greys are looked up there.
     * 1-bit: 0 and 1.
-    * RGB, and grey if all colours of the table are grey: looked up in the colour table, exactly.
+    * A palette: its indices are the ids, unless its colours are those of other classes, which are looked up then.
+    * RGB: looked up in the colour table, exactly.
 
-    An alpha channel must be opaque. `reduce_labels` makes 0 the ignore index and every other id one less.
+    An alpha channel must be opaque. `reduce_labels` makes 0 the ignore index and every other id one less. All ids of
+    `void` become the ignore index.
 
     Example:
         >>> reader = MaskReader.of(read_class_table(Path("classes.txt")))  # doctest: +SKIP
@@ -35,17 +35,15 @@ class MaskReader:
         dtype('uint8')
     """
 
-    num_labels: int
-    ignore_index: int
+    labels: LabelSet
     colours: tuple[tuple[Colour, int], ...] = ()
-    names_void: bool = False
+    void: tuple[int, ...] = ()
     reduce_labels: bool = False
 
     @classmethod
     def of(cls, table: ClassTable, reduce_labels: bool = False) -> "MaskReader":
         """The reader for masks in the coding of a class file."""
-        labels = table.labels
-        return cls(labels.num_labels, labels.ignore_index, table.colours, table.names_void, reduce_labels)
+        return cls(table.labels, table.colours, table.void, reduce_labels)
 
     def __call__(self, path: Path) -> NDArray[np.integer]:
         """Reads a mask file.
@@ -72,84 +70,75 @@ class MaskReader:
             raise UserError(
                 f"{where} is {values.dtype} of shape {values.shape}; a mask is (height, width) of integers."
             )
+        if are_greys(self.colours):
+            return self._look_up(np.repeat(values[..., None], 3, axis=-1), where)
         self._check_binary(values, where)
         ids = values.astype(np.int64)
-        if self.reduce_labels:
-            ids = np.where((ids == 0) | (ids == self.ignore_index), self.ignore_index, ids - 1)
-        outside = ((ids < 0) | (ids >= self.num_labels)) & (ids != self.ignore_index)
+        is_void = np.isin(ids, [self.labels.ignore_index, *self.void, *([0] if self.reduce_labels else [])])
+        ids = np.where(is_void, self.labels.ignore_index, ids - self.reduce_labels)
+        outside = ((ids < 0) | (ids >= self.labels.num_labels)) & ~is_void
         if outside.any():
-            raise UserError(self._describe(values[outside], where))
-        return ids.astype(np.uint8 if self.ignore_index == 255 else np.uint16)
+            raise UserError(self._describe(ids, outside, where))
+        return ids.astype(self._dtype)
+
+    @property
+    def _dtype(self) -> type[np.integer]:
+        if self.labels.ignore_index < 0:
+            return np.int32
+        return np.uint8 if max(self.labels.num_labels - 1, self.labels.ignore_index) <= 255 else np.uint16
 
     def _read(self, image: Image.Image, header: bytes, where: str) -> NDArray[np.integer]:
-        if image.format in ("JPEG", "MPO"):
+        check_storage(image, header, where)
+        plain = _without_alpha(image, where)
+        if plain.mode == "RGB":
+            return self._look_up(np.asarray(plain), where)
+        if plain.mode not in ("1", "L", "P") and not plain.mode.startswith("I"):
             raise UserError(
-                f"{where} is a JPEG: its compression has changed the ids. Export the masks again as PNG; converting "
-                "this file does not bring them back."
+                f"{where} has Pillow's mode {plain.mode}; a mask has 8 or 16-bit ids, a palette or RGB. Save it as "
+                "PNG with one of these."
             )
-        image = _without_alpha(image, where)
-        if image.mode in ("1", "L") and self.colours and all(len(set(colour)) == 1 for colour, _ in self.colours):
-            image = image.convert("RGB")
-        if image.mode == "RGB":
-            return self._look_up(np.asarray(image), where)
-        if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
-            raise UserError(f"{where} has Pillow's mode {image.mode}; a mask has 8 or 16-bit ids, a palette or RGB.")
-        values = np.asarray(image)
-        if image.mode == "1":
-            values = values.astype(np.uint8)
-        if image.mode == "L" and header.startswith(PNG_SIGNATURE) and header[25] == 0:
-            values = values // STRETCH.get(header[24], 1)
-        return self.check(values, where)
-
-    def _look_up(self, pixels: NDArray[np.uint8], where: str) -> NDArray[np.integer]:
-        """Ids of colours (H, W, 3)."""
+        values = stored_values(plain, header, where)
+        colours = image.getpalette() if image.mode == "P" else None
+        if colours is None:
+            return self.check(values * 255 if plain.mode == "1" and are_greys(self.colours) else values, where)
+        palette = full_palette(colours)
+        if self.colours and names_other_classes(values, palette, self.colours, {self.labels.ignore_index, *self.void}):
+            return self._look_up(palette[values], where)
         if not self.colours:
-            raise UserError(_without_table(pixels, where))
-        if self.reduce_labels:
+            check_numbering(values, palette, self.labels.num_labels, image.format == "GIF", where)
+        return replace(self, colours=()).check(values, where)
+
+    def _look_up(self, pixels: NDArray[np.integer], where: str) -> NDArray[np.integer]:
+        """Ids of colours (H, W, 3)."""
+        if self.reduce_labels and self.colours:
             raise UserError(
                 f"{where} has colours, which name their classes: data.reduce_labels is for ids. Remove it."
             )
-        table = sorted((_pack(np.array(colour)).item(), id_) for colour, id_ in self.colours)
-        codes, ids = (np.array(column) for column in zip(*table, strict=True))
-        packed = _pack(pixels)
-        places = np.searchsorted(codes, packed).clip(max=len(codes) - 1)
-        unknown = codes[places] != packed
-        if unknown.any():
-            raise UserError(self._describe_unknown(pixels[unknown], where))
-        return ids[places].astype(np.uint8 if self.ignore_index == 255 else np.uint16)
+        return look_up(pixels, self.colours, where).astype(self._dtype)
 
     def _check_binary(self, values: NDArray[np.integer], where: str) -> None:
         """0 and 255 under two classes: void for some, foreground for most."""
-        if self.num_labels != 2 or self.names_void or self.reduce_labels:
+        if self.labels.num_labels != 2 or 255 in self.void or self.reduce_labels:
             return
-        if (values == 255).any() and not (values == 1).any():
+        if (values == 255).any() and np.isin(values, [0, 255]).all():
+            is_default = self.labels.ignore_index == 255
+            void = "set data.ignore_index=255" if is_default else "list it in the class file (`255 unlabelled`)"
             raise UserError(
-                f"{where} has 255 but no 1, and there are two classes. If 255 is the second class, give the classes "
-                "the colours [0, 0, 0] and [255, 255, 255] in a classes.json. If it is unlabelled, list it in the "
-                "class file (`255 unlabelled`)."
+                f"{where} has 255 but no 1, and there are two classes. If it is unlabelled, {void}. If it "
+                f"is the second class: {list_greys([0, 255], self.labels)}"
             )
 
-    def _describe(self, wrong: NDArray[np.integer], where: str) -> str:
-        found, counts = np.unique(wrong, return_counts=True)
-        hint = "Check the class file, and that the mask belongs to this data set."
-        if found.tolist() == [self.num_labels] and not self.reduce_labels:
-            hint = "If 0 is unlabelled and the classes start at 1, set data.reduce_labels=true."
-        elif self.reduce_labels:
+    def _describe(self, ids: NDArray[np.int64], outside: NDArray[np.bool_], where: str) -> str:
+        found, counts = np.unique(ids[outside], return_counts=True)
+        labels = self.labels
+        if self.reduce_labels:
             hint = "data.reduce_labels has subtracted 1: if the masks start at 0 already, remove it."
+        else:
+            hint = place_ids(found.tolist(), np.unique(ids).tolist(), labels)
         return (
             f"{where} has the values {found[:8].tolist()} in {counts.sum():,} pixels, but the class file has "
-            f"{self.num_labels} classes, 0..{self.num_labels - 1}, and the ignore index is {self.ignore_index}. {hint}"
-        )
-
-    def _describe_unknown(self, wrong: NDArray[np.uint8], where: str) -> str:
-        found, counts = np.unique(wrong, axis=0, return_counts=True)
-        worst = found[counts.argmax()].astype(np.int64)
-        known = [colour for colour, _ in self.colours]
-        nearest = known[int(((np.array(known) - worst) ** 2).sum(axis=1).argmin())]
-        return (
-            f"{where}: {counts.sum():,} pixels have {len(found)} colours that are not in the class file. The most "
-            f"frequent, {tuple(worst.tolist())}, fills {counts.max():,} pixels; the nearest known colour is {nearest}"
-            ". Add the colour to the class file, or export the mask without smoothing or lossy compression."
+            f"{labels.num_labels} classes, 0..{labels.num_labels - 1}, and the ignore index is {labels.ignore_index}. "
+            f"{hint}"
         )
 
 
@@ -160,17 +149,3 @@ def _without_alpha(image: Image.Image, where: str) -> Image.Image:
     if image.getchannel("A").getextrema() != (255, 255):
         raise UserError(f"{where} is partly transparent, which is no class. Export the mask without transparency.")
     return image.getchannel("L" if plain == "L" else "P") if plain != "RGB" else image.convert("RGB")
-
-
-def _without_table(pixels: NDArray[np.uint8], where: str) -> str:
-    if (pixels == pixels[..., :1]).all():
-        return (
-            f"{where} is RGB with three equal channels. Keep one of them "
-            f"(`Image.open(path).getchannel(0).save(path)`), or give each class a color in a classes.json."
-        )
-    return f"{where} is RGB, but the class file has no colours. Give each class a color in a classes.json."
-
-
-def _pack(colours: NDArray[np.integer]) -> NDArray[np.int64]:
-    """(..., 3) -> (...), one number for each colour."""
-    return colours.astype(np.int64) @ np.array([65536, 256, 1])

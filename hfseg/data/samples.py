@@ -124,7 +124,8 @@ class SegCollator:
             self._check(sample["labels"], sample["name"])
         sizes = torch.tensor([tuple(sample["labels"].shape) for sample in samples])
         height, width = sizes.amax(0).tolist()
-        is_small = self.labels.ignore_index <= 255 and all(each["labels"].dtype == torch.uint8 for each in samples)
+        is_small = all(each["labels"].dtype == torch.uint8 for each in samples)
+        is_small = is_small and 0 <= self.labels.ignore_index <= 255
         # In a worker, default_collate writes straight into the memory that it shares with the training process.
         labels = default_collate([self._pad(sample["labels"], height, width, is_small) for sample in samples])
         images = [sample["pixel_values"] for sample in samples]

@@ -46,6 +46,7 @@ class Source:
         listings: files that say what belongs to the data set, such as lists and class files.
         strays: masks without an image, which are left out, and images without a mask. Those are in their split too:
             loading refuses them.
+        unread: files among them that are no images.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Source:
     read_ids: Callable[[Path], NDArray[np.integer]]
     listings: Sequence[Path] = ()
     strays: Sequence[Path] = field(default=(), repr=False)
+    unread: Sequence[Path] = field(default=(), repr=False)
 
     def fingerprint(self) -> str:
         """Changes when a file is added, removed, replaced or edited, and when masks are read in another way."""

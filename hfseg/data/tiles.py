@@ -51,7 +51,7 @@ def load_tile(make_sample: Callable[[], Sample], faults: tuple[str, ...]) -> Til
         ids = None if sample.mask is None else load_ids(sample, sample.mask)
     if ids is not None:
         side = image.size if image else (TILE_SIDE, TILE_SIDE)
-        ids = np.asarray(Image.fromarray(ids.astype(np.uint16)).resize(side, Image.Resampling.NEAREST))
+        ids = np.asarray(Image.fromarray(ids.astype(np.int32)).resize(side, Image.Resampling.NEAREST))
     return Tile(sample.name, sample.split, image, ids, faults)
 
 

@@ -120,7 +120,7 @@ class TrainTransform:
         return step * min(steps, length // step), target
 
     def _is_varied(self, target: Labels) -> bool:
-        if target.dtype in (np.uint8, np.uint16):  # several times faster than sorting
+        if target.dtype in (np.uint8, np.uint16) and self.ignore_index >= 0:  # several times faster than sorting
             counts = np.bincount(target.ravel(), minlength=self.ignore_index + 1)
             counts[self.ignore_index] = 0
         else:

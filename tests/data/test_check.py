@@ -172,7 +172,7 @@ def plant_id_outside(source: Source) -> Said:
 def plant_unlisted_class(source: Source) -> Said:
     path = source.splits["train"][4].mask
     change(path, lambda ids: np.where(ids == 2, 3, ids).astype(np.uint8))
-    return "error", "ids-outside", path, "3 (", "data.reduce_labels=true; otherwise add the missing class"
+    return "error", "ids-outside", path, "3 (", "set data.ignore_index=3 and list `255 unlabelled`"
 
 
 def plant_off_by_one(source: Source) -> Said:

@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import struct
 import zlib
@@ -213,6 +214,14 @@ def test_binary_masks(tmp_path: Path) -> None:
     (tmp_path / "classes.json").unlink()
     (tmp_path / "classes.txt").write_text("0 out\n1 in\n255 unlabelled\n")  # the second
     assert_same(load(tmp_path), {name: ids * 255 for name, ids in truth.items()})
+    void = load(tmp_path, classes=("out", "in"), ignore_index=255)  # the same in the config
+    assert_same(void, {name: ids * 255 for name, ids in truth.items()})
+    (tmp_path / "classes.txt").write_text("in\n")  # one class is no better, and its remedy works as well
+    lines = re.findall(r"`([^`]* \d+ \d+ \d+)`", complaint(tmp_path))
+    (tmp_path / "classes.txt").write_text("\n".join(lines))
+    data, labels = load_dataset(config(tmp_path))
+    assert labels.names == ("background", "in")
+    assert_same(data, truth)
 
 
 def test_reduced_labels(tmp_path: Path) -> None:
@@ -331,10 +340,10 @@ def test_class_files(tmp_path: Path, name: str, text: str) -> None:
         ("classes.txt", "cat\ncat\n", "'cat' is the name of more than one class"),
         ("classes.txt", "0 cat\n2 dog\n", "the ids are [0, 2], but must be 0..1"),
         ("classes.txt", "0 cat\n0 dog\n", "id 0 is given to more than one class"),
-        ("classes.json", "[", "is not valid json"),
+        ("classes.json", "[", "is not valid JSON"),
         ("classes.json", "3", "Input should be a valid list"),
         ("classes.json", '{"zero": "cat"}', "got 'zero'"),
-        ("classes.yaml", "- cat\n- no\n", "quote names such as 'no'"),
+        ("classes.yaml", "- cat\n- 1\n", "quote names such as '1'"),
         ("classes.json", '[{"name": "a", "color": [0, 0, 256]}]', "less than or equal to 255"),
         ("classes.json", '[{"name": "a", "color": [0, 0, 2]}, {"name": "b"}]', "'b' has no color"),
         ("classes.json", '[{"name": "a", "id": 0}, {"name": "b"}]', "'b' has no id"),
@@ -360,10 +369,13 @@ def test_chosen_class_file(tmp_path: Path) -> None:
     other.parent.mkdir()
     other.write_text(json.dumps(["a", "b", "c", "d"]))
     (tmp_path / "classes.json").write_text("[]")
-    assert "set data.classes to one of them" in complaint(tmp_path)
+    assert "classes.json names no class" in complaint(tmp_path)
+    assert "set data.classes to it" in complaint(tmp_path)
     assert load_dataset(config(tmp_path, classes="classes.txt"))[1].names == tuple(NAMES)
     assert load_dataset(config(tmp_path, classes=other))[1].names == ("a", "b", "c", "d")
     assert "no class file nowhere.txt" in complaint(tmp_path, classes="nowhere.txt")
+    assert load_dataset(config(tmp_path, classes=("a", "b", "c", "d")))[1].names == ("a", "b", "c", "d")
+    assert "'a' is the name of more than one class" in complaint(tmp_path, classes=("a", "b", "a", "d"))
 
 
 # --- damage
@@ -469,7 +481,7 @@ def damage_transparent(root: Path, mask: Path) -> str:
 def damage_float(root: Path, mask: Path) -> str:
     Image.open(mask).convert("F").save(mask.with_suffix(".tif"))
     mask.unlink()
-    return "Pillow's mode F"
+    return "holds floating-point numbers"
 
 
 def damage_size(root: Path, mask: Path) -> str:

@@ -1,0 +1,116 @@
+"""The formats that class files come in, read into entries; what a file says is taken at its word or refused by line.
+
+lines   a name; `0 sky`, `0: sky` or `sky: 0`; `64 128 64 Animal` or `Animal 64 128 64`; CVAT's `sky:0,0,255::`;
+        labelme's `__ignore__` in front. Blank lines and those that begin with # are comments.
+tables  a heading such as `Pixel Value, Class` (Roboflow) or `name,r,g,b`, then rows
+trees   JSON and YAML: ["sky"], {"0": "sky"}, {"sky": 0}, {"sky": [0, 0, 255]}, [{"name": "sky", "id": 0, ...}]
+"""
+
+import codecs
+import json
+import unicodedata
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, AliasChoices, BaseModel, Field, TypeAdapter, ValidationError
+
+from hfseg.data.class_lines import parse_lines
+from hfseg.errors import UserError, shown
+from hfseg.yaml_text import parse_yaml, read_bytes
+
+Channel = Annotated[int, Field(ge=0, le=255)]
+Name = Annotated[str, Field(min_length=1), AfterValidator(lambda name: unicodedata.normalize("NFC", name))]
+
+
+class Entry(BaseModel):
+    """One class; other keys, which many formats have, are not looked at."""
+
+    name: Name
+    id: int | None = Field(None, ge=0)
+    color: tuple[Channel, Channel, Channel] | None = Field(None, validation_alias=AliasChoices("color", "colour"))
+
+
+def read_entries(path: Path) -> dict[int, Entry]:
+    """The classes that a file lists, by their ids; without ids in the file, in its order.
+
+    Raises:
+        UserError: it is unreadable, or a line or an entry is of no format that is known; names it.
+    """
+    text = read_text(path)
+    is_tree = path.suffix.lower() in (".json", ".yaml", ".yml")
+    try:
+        tree = _unfold(_load(path, text)) if is_tree else parse_lines(path, text)
+        entries = TypeAdapter(list[Entry]).validate_python(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(
+            f"{path}: entry {where}: {first['msg']} (got {shown(first['input'])}). It must be a list of names, a "
+            "mapping from ids to names or from names to colours, or a list of {id, name, color}; quote names such as "
+            "'1' in YAML."
+        ) from error
+    if not entries:
+        raise UserError(f"{path} names no class. Write a class name on each line, in the order of the ids.")
+    return _number(path, entries)
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, or in UTF-16 if it begins with the mark of that.
+
+    Raises:
+        UserError: it cannot be read as such.
+    """
+    data = read_bytes(path)
+    try:
+        is_wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = data.decode("utf-16" if is_wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} cannot be read as UTF-8 text ({shown(error)}). Save it as UTF-8.") from error
+    if "\0" in text:
+        raise UserError(f"{path} holds null characters, as UTF-16 without its mark does. Save it as UTF-8.")
+    return text
+
+
+def _load(path: Path, text: str) -> Any:
+    if path.suffix.lower() != ".json":
+        return parse_yaml(text, str(path))
+    try:
+        return json.loads(text, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON: {shown(error)}. Correct it.") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; ValueError for a key that occurs twice, of which JSON would keep the last."""
+    tree = dict(pairs)
+    if len(tree) < len(pairs):
+        raise ValueError(f"a key occurs twice among {shown([key for key, _ in pairs])}")
+    return tree
+
+
+def _unfold(tree: Any) -> Any:
+    """A list of entries from what a JSON or YAML file may hold; what is none of it stays as it is."""
+    if isinstance(tree, list):
+        return [{"name": item} if isinstance(item, str) else item for item in tree]
+    if not isinstance(tree, dict) or not tree:
+        return tree
+    if all(isinstance(value, int) and isinstance(key, str) for key, value in tree.items()):
+        return [{"name": name, "id": id_} for name, id_ in tree.items()]
+    if all(isinstance(value, list) for value in tree.values()):
+        return [{"name": name, "color": colour} for name, colour in tree.items()]
+    return [{"id": id_} | (value if isinstance(value, dict) else {"name": value}) for id_, value in tree.items()]
+
+
+def _number(path: Path, entries: list[Entry]) -> dict[int, Entry]:
+    if all(entry.id is None for entry in entries):
+        return dict(enumerate(entries))
+    without = [entry.name for entry in entries if entry.id is None]
+    if without:
+        raise UserError(f"{path}: {shown(without[0])} has no id, but others have. Give every class an id, or none.")
+    numbered = {entry.id: entry for entry in entries if entry.id is not None}
+    if len(numbered) < len(entries):
+        counts = Counter(entry.id for entry in entries)
+        twice = counts.most_common(1)[0][0]
+        raise UserError(f"{path}: id {twice} is given to more than one class. Give each its own.")
+    return numbered
