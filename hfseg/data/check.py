@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 from hfseg.config import DataConfig
-from hfseg.data.class_counts import count_classes, judge_classes
+from hfseg.data.class_counts import count_classes, judge_classes, judge_validation
 from hfseg.data.decoding import undecoded
 from hfseg.data.diagnosis import diagnose_masks
 from hfseg.data.duplicates import find_duplicates
@@ -91,7 +91,7 @@ def examine(
     inspections = walk(samples, labels, quick)
     faulty = diagnose_masks(inspections, labels)
     findings = [*findings, *(each for found in inspections for each in found.findings), *faulty]
-    findings += judge_modes(inspections)
+    findings += [*judge_modes(inspections), *judge_validation(sizes)]
     pixels, images = count_classes(inspections, labels)
     complete = len(samples) == sum(sizes.values())
     if complete and 2 * len(faulty) <= len(inspections):  # otherwise the classes' absence is only a consequence

@@ -1,15 +1,21 @@
-"""Pixels of each class in each split, and what their absence means."""
+"""Pixels of each class in each split, and what their absence means, or that of images."""
 
+import math
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hfseg.caveats import WIDE
 from hfseg.data.findings import Finding
 from hfseg.data.inspection import Inspection
 from hfseg.labels import LabelSet
 
 MAX_IGNORED = 0.5
+# The 95 % bootstrap interval of a mean IoU over N images is about 2 * 1.96 * SPREAD / sqrt(N) wide. In the runs of
+# `model_cards` SPREAD was 0.05 to 0.16; models that have learnt something have the larger ones.
+SPREAD = 0.16
+ENOUGH_IMAGES = math.ceil((2 * 1.96 * SPREAD / WIDE) ** 2)  # 10
 
 
 def count_classes(
@@ -59,3 +65,17 @@ def judge_classes(pixels: Mapping[str, NDArray[np.int64]], labels: LabelSet) -> 
             remedy = "It cannot be learned without train pixels, nor scored without any; check the class list."
             findings.append(Finding("warning", "empty-class", (), what, remedy))
     return findings
+
+
+def judge_validation(num_samples: Mapping[str, int]) -> list[Finding]:
+    """A validation split of so few images that a score on it would have an interval wider than `WIDE`.
+
+    Before there is a model this is an estimate, see `SPREAD`; the interval itself is in the run's scores.
+    """
+    number = num_samples.get("validation", ENOUGH_IMAGES)
+    if not 0 < number < ENOUGH_IMAGES:
+        return []
+    doubt = 1.96 * SPREAD / math.sqrt(number)
+    what = f"{number} images choose checkpoint and temperature, and their mean IoU is uncertain by about +-{doubt:.2f}"
+    remedy = f"Label {ENOUGH_IMAGES} or more for validation. Until then, other checkpoints may be as good."
+    return [Finding("warning", "small-validation", (), what, remedy)]
