@@ -11,6 +11,7 @@ from hfseg import LabelSet, RunConfig, SegMetrics
 from hfseg.counts import write_counts
 from hfseg.examples import save_examples
 from hfseg.figures import Example
+from hfseg.run_pages import missing_pages
 from hfseg.scores import flat_metrics
 from hfseg.study.plan import Job
 
@@ -80,3 +81,6 @@ def write_run(job: Job, accuracy: float, num_images: int = 40, boundary: bool = 
     (job.folder / "provenance.json").write_text(json.dumps(PROVENANCE))
     (job.folder / "per_class.json").write_text(json.dumps(rows))
     (job.folder / "metrics.json").write_text(json.dumps(scores))
+    for name in missing_pages(job.folder):
+        (job.folder / name).parent.mkdir(exist_ok=True)
+        (job.folder / name).touch()

@@ -13,7 +13,7 @@ from tests.conftest import REPOSITORY
 LAYERS = (
     {"errors", "train_keys", "whole_files"},
     {"config_file", "study_config"},
-    {"labels", "config", "class_ids", "confusion", "scores"},
+    {"labels", "config", "caveats", "class_ids", "confusion", "scores"},
     {"intervals", "audit", "boundary", "calibration", "card", "figures", "id_maps", "view"},
     {"model_card"},
     {"run_files"},
@@ -32,10 +32,11 @@ LAYERS = (
         "publish",
         "publishing_trainer",
     },
-    {"auto", "predict", "provenance", "run_folder", "trainer", "doctor_figures"},
+    {"auto", "predict", "preflight", "provenance", "run_folder", "trainer", "doctor_figures"},
     {"examples", "predictor", "scoring"},
     {"results"},
     {"report", "run_figures"},
+    {"run_pages"},
     {"run", "doctor", "pipeline", "export", "predictions"},
     {"study"},
 )
