@@ -29,16 +29,14 @@ def uncertain_choice(metrics: Mapping[str, Any]) -> str:
     all alike can be enough, and 50 of which three hold the rarest class can be too few.
     """
     low, high = (metrics.get(f"eval_mean_iou_{end}") for end in ("low", "high"))
-    number = metrics.get("eval_num_images")
-    has_interval = low is not None and high is not None
-    if high - low <= WIDE if has_interval else number is None:
+    number = metrics.get("eval_num_images")  # older runs have none
+    if low is not None and high is not None and high - low > WIDE:
+        width = f"whose mean IoU has a 95 % interval from {low:.2f} to {high:.2f}, wider than {WIDE}"
+    elif low is None and number is not None:
+        width = "too few for an interval"
+    else:
         return ""
     images = {None: "few validation images", 1: "one validation image"}.get(number, f"{number} validation images")
-    chosen = "The checkpoint" if metrics.get("eval_temperature") is None else "Checkpoint and temperature"
-    rest = "rests" if metrics.get("eval_temperature") is None else "rest"
-    if not has_interval:
-        return f"{chosen} {rest} on {images}, too few for an interval: another choice may be as good. Label more."
-    return (
-        f"{chosen} {rest} on {images}, whose mean IoU has a 95 % interval from {low:.2f} to {high:.2f}, wider than "
-        f"{WIDE}: another choice may be as good. Label more."
-    )
+    has_temperature = metrics.get("eval_temperature") is not None
+    chosen = "Checkpoint and temperature rest" if has_temperature else "The checkpoint rests"
+    return f"{chosen} on {images}, {width}: another choice may be as good. Label more."

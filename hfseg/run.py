@@ -15,7 +15,7 @@ from hfseg.callbacks import HistoryCallback, ScheduledUnfreezing, early_stopping
 from hfseg.config import RunConfig
 from hfseg.console import print_table
 from hfseg.counts import write_counts
-from hfseg.data import SegCollator, TrainTransform, check_data, eval_set, load_dataset, train_set
+from hfseg.data import SegCollator, TrainTransform, check_run_data, eval_set, load_dataset, train_set
 from hfseg.errors import UserError
 from hfseg.hub import check_access
 from hfseg.labels import LabelSet
@@ -153,7 +153,7 @@ def check_quickly(config: RunConfig, quiet: bool) -> None:
     Raises:
         UserError: the data has errors.
     """
-    report = check_data(config.data, quick=True)
+    report = check_run_data(config.data, quick=True)
     report.raise_errors()
     if not quiet:
         report.print_findings(Console())

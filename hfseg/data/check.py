@@ -4,6 +4,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,12 @@ def check_data(config: DataConfig, quick: bool = False) -> Report:
     return check_source(find_source(config, Path(datasets.config.HF_DATASETS_CACHE)), quick)
 
 
+def check_run_data(config: DataConfig, quick: bool = False) -> Report:
+    """`check_data` for a training, which also has to choose a checkpoint: are there enough validation images?"""
+    report = check_data(config, quick)
+    return replace(report, findings=[*report.findings, *judge_validation(report.num_samples)])
+
+
 def check_source(source: Source, quick: bool = False) -> Report:
     """Checks a data set of files; see `check_data`."""
     pairs = [(split, pair) for split, members in source.splits.items() for pair in members]
@@ -91,7 +98,7 @@ def examine(
     inspections = walk(samples, labels, quick)
     faulty = diagnose_masks(inspections, labels)
     findings = [*findings, *(each for found in inspections for each in found.findings), *faulty]
-    findings += [*judge_modes(inspections), *judge_validation(sizes)]
+    findings += judge_modes(inspections)
     pixels, images = count_classes(inspections, labels)
     complete = len(samples) == sum(sizes.values())
     if complete and 2 * len(faulty) <= len(inspections):  # otherwise the classes' absence is only a consequence
