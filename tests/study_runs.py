@@ -12,7 +12,7 @@ from hfseg.counts import write_counts
 from hfseg.examples import save_examples
 from hfseg.figures import Example
 from hfseg.run_pages import missing_pages
-from hfseg.scores import flat_metrics
+from hfseg.scores import best_constant_mean_iou, flat_metrics
 from hfseg.study.plan import Job
 
 CLASSES = ("pet", "background", "boundary")
@@ -60,6 +60,8 @@ def write_run(job: Job, accuracy: float, num_images: int = 40, boundary: bool = 
             metrics.update(np.where(wrong, (label + 1) % 3, label)[None], label[None])
         found = flat_metrics(metrics.compute(), CLASSES)
         scores |= {f"{prefix}_{key}": value for key, value in found.items()}
+        constant, constant_score = best_constant_mean_iou(metrics.confusion.sum(1))
+        scores |= {f"{prefix}_constant_class": CLASSES[constant], f"{prefix}_constant_mean_iou": constant_score}
         rows[prefix] = [row | {"name": name} for row, name in zip(metrics.per_class(), CLASSES, strict=True)]
         names = np.array([f"{prefix}_{number}" for number in noise.permutation(num_images)])
         order = np.array([int(name.rpartition("_")[2]) for name in names])  # each run in an order of its own

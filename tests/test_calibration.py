@@ -12,7 +12,7 @@ from hfseg import LabelSet, SegMetrics, UserError, predict
 from hfseg.calibration import NUM_BINS, UNIT, CalibrationCounter, _best_octave, _change
 from hfseg.config import EvalConfig
 from hfseg.models.loss import segmentation_loss
-from hfseg.models.temperature import temperature_of
+from hfseg.models.temperature import store_temperature, temperature_of
 from tests.test_trainer import make_trainer, opinionated_model
 
 IGNORE = 255
@@ -265,3 +265,14 @@ def test_what_cannot_be_scored_is_refused() -> None:
         SegMetrics(2).fit_temperature()
     with pytest.raises(UserError, match="as they are"):
         SegMetrics(2, temperature=2.0).fit_temperature()
+
+
+def test_a_model_loses_a_temperature_that_no_longer_holds(tmp_path: Path, labels: LabelSet) -> None:
+    model = opinionated_model(labels)
+    model.config.hfseg = {"version": "1", "temperature": 7.5}
+    model.save_pretrained(tmp_path)
+    for temperature in (2.0, None, None):
+        store_temperature(tmp_path, temperature)
+        config = type(model.config).from_pretrained(tmp_path)
+        assert temperature_of(config) == temperature or temperature is None
+        assert config.hfseg == {"version": "1"} | ({} if temperature is None else {"temperature": temperature})

@@ -502,7 +502,7 @@ def test_command_on_good_and_on_bad_data(pets: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["check.json", "check.png", "class_distribution.png"]
     assert all(Image.open(folder / name).size[0] > 600 for name in ("check.png", "class_distribution.png"))
     written = json.loads((folder / "check.json").read_text())
-    assert written["findings"] == []
+    assert [found["fault"] for found in written["findings"]] == ["small-validation"]
     assert written["num_samples"] == {"train": 20, "validation": 4, "test": 6}
     assert sum(row["share"] for row in written["classes"]["train"]) == pytest.approx(1)
 
