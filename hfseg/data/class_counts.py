@@ -6,16 +6,15 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from hfseg.caveats import WIDE
+from hfseg.caveats import WIDE, half_width
 from hfseg.data.findings import Finding
 from hfseg.data.inspection import Inspection
 from hfseg.labels import LabelSet
 
 MAX_IGNORED = 0.5
-# The 95 % bootstrap interval of a mean IoU over N images is about 2 * 1.96 * SPREAD / sqrt(N) wide. In the runs of
-# `model_cards` SPREAD was 0.05 to 0.16; models that have learnt something have the larger ones.
+# The standard deviation of the mean IoU over N images is about SPREAD / sqrt(N). In the runs of `model_cards` it is
+# 0.05 to 0.16; models that have learnt something have the larger ones.
 SPREAD = 0.16
-ENOUGH_IMAGES = math.ceil((2 * 1.96 * SPREAD / WIDE) ** 2)  # 10
 
 
 def count_classes(
@@ -68,14 +67,15 @@ def judge_classes(pixels: Mapping[str, NDArray[np.int64]], labels: LabelSet) -> 
 
 
 def judge_validation(num_samples: Mapping[str, int]) -> list[Finding]:
-    """A validation split of so few images that a score on it would have an interval wider than `WIDE`.
+    """A validation split of so few images that a score on it would have a 95 % interval wider than `WIDE`.
 
-    Before there is a model this is an estimate, see `SPREAD`; the interval itself is in the run's scores.
+    Before there is a model this is an estimate, see `SPREAD`: fewer than 13 images. The run's scores have the interval.
     """
-    number = num_samples.get("validation", ENOUGH_IMAGES)
-    if not 0 < number < ENOUGH_IMAGES:
+    number = num_samples.get("validation", 0)
+    doubt = 1.0 if number == 1 else half_width(SPREAD / math.sqrt(number), number) if number else 0.0
+    if 2 * doubt <= WIDE:
         return []
-    doubt = 1.96 * SPREAD / math.sqrt(number)
-    what = f"{number} images choose checkpoint and temperature, and their mean IoU is uncertain by about +-{doubt:.2f}"
-    remedy = f"Label {ENOUGH_IMAGES} or more for validation. Until then, other checkpoints may be as good."
+    images = "1 image chooses" if number == 1 else f"{number} images choose"
+    what = f"{images} checkpoint and temperature: a mean IoU of so few is known to about +-{doubt:.2f}"
+    remedy = "Label more for validation, 13 at least. Until then, other checkpoints may be as good."
     return [Finding("warning", "small-validation", (), what, remedy)]
