@@ -14,7 +14,9 @@ NUM_BINS = 15
 # same in any order, for any batch size and number of processes, and on a GPU.
 UNIT = 1 << 24
 # 1/16 to 16, a factor of sqrt(2) apart. The slope of the cross-entropy at each of them is enough to find its minimum.
-INVERSE_TEMPERATURES = 2.0 ** np.linspace(-4, 4, 17)
+OCTAVES = np.linspace(-4, 4, 17)
+INVERSE_TEMPERATURES = 2.0**OCTAVES
+NUM_STEPS = 257  # of the integral over a slope
 # The slopes take every fifth pixel of every fifth row. Five has no factor in common with the models' strides, so that
 # all places between the small logits' pixels occur alike.
 STRIDE = 5
@@ -93,7 +95,8 @@ class Calibration:
 
     Attributes:
         bins: int64 (V, 15, 4).
-        slopes: float64 (17, 2).
+        slopes: float64 (2, 17, 2), of the images with even and with odd numbers: what is fitted to one half is tried
+            on the other.
     """
 
     def __init__(self, temperature: float | None = None) -> None:
@@ -101,13 +104,16 @@ class Calibration:
             raise UserError(f"temperature={temperature}: logits can be divided by positive, finite numbers only.")
         self.temperature = temperature
         self.bins: Counts = np.zeros((1 if temperature is None else 2, NUM_BINS, 4), dtype=np.int64)
-        self.slopes: Scores = np.zeros((len(INVERSE_TEMPERATURES), 2))
+        self.slopes: Scores = np.zeros((2, len(INVERSE_TEMPERATURES), 2))
+        self.num_images = 0
 
     def add(self, bins: NDArray[Any], slopes: NDArray[Any] | None) -> None:
         """Adds counts of images, (B, V, 15, 4) and (B, 17, 2)."""
         self.bins += bins.sum(0)
         if slopes is not None:
-            self.slopes += slopes.sum(0)
+            even, odd = (slopes[start::2].sum(0) for start in (self.num_images % 2, 1 - self.num_images % 2))
+            self.slopes += np.stack([even, odd])
+        self.num_images += len(bins)
 
     def merge(self, other: "Calibration") -> None:
         """Adds what another one has counted.
@@ -118,7 +124,8 @@ class Calibration:
         if other.temperature != self.temperature:
             raise UserError(f"Cannot merge confidence at temperature {other.temperature} into {self.temperature}.")
         self.bins += other.bins
-        self.slopes += other.slopes
+        self.slopes += other.slopes if self.num_images % 2 == 0 else other.slopes[::-1]
+        self.num_images += other.num_images
 
     def compute(self) -> dict[str, float]:
         """`ece` and `brier`, and with a temperature `ece_calibrated` and `brier_calibrated`; NaN without pixels."""
@@ -134,25 +141,45 @@ class Calibration:
         """The temperature that minimises the cross-entropy, see `SegMetrics.fit_temperature`."""
         if self.temperature is not None:
             raise UserError("A temperature is fitted from logits as they are: use SegMetrics(calibration=True).")
-        slope, curvature = self.slopes.T
-        if not curvature.any():  # no pixel, or nothing but equal logits: any temperature is as good
-            return 1.0
-        # Convex in the inverse temperature: the slope changes its sign once, if at all.
-        if slope[0] >= 0 or slope[-1] <= 0:
-            return float(1 / INVERSE_TEMPERATURES[0 if slope[0] >= 0 else -1])
-        right = int((slope > 0).argmax())
-        ends = np.log(INVERSE_TEMPERATURES[right - 1 : right + 1])
-        tangents = (curvature * INVERSE_TEMPERATURES)[right - 1 : right + 1] * (ends[1] - ends[0])
-        place = _cubic_root(slope[right - 1 : right + 1], tangents)
-        return float(np.exp(-(ends[0] + place * (ends[1] - ends[0]))))
+        return float(2.0 ** -_best_octave(self.slopes.sum(0)))
+
+    def temperature_helps(self) -> bool:
+        """Whether a temperature that is fitted to half of the images lowers the cross-entropy of the other half.
+
+        Twofold, over images with even and with odd numbers: the two changes are added. False with a single image.
+        """
+        if self.num_images < 2:
+            return False
+        first, second = self.slopes
+        return _change(second, _best_octave(first)) + _change(first, _best_octave(second)) < 0
 
 
-def _cubic_root(values: Scores, tangents: Scores) -> float:
-    """Where in [0, 1] the cubic with these values and slopes at both ends is zero; the values differ in sign."""
-    low, high = 0.0, 1.0
+def _best_octave(slopes: Scores) -> float:
+    """The logarithm, to base 2, of the inverse temperature with the least cross-entropy, from slopes (17, 2)."""
+    slope, curvature = slopes.T
+    if not curvature.any():  # no pixel, or nothing but equal logits: any temperature is as good
+        return 0.0
+    # Convex in the inverse temperature: the slope changes its sign once, if at all.
+    if slope[0] >= 0 or slope[-1] <= 0:
+        return float(OCTAVES[0 if slope[0] >= 0 else -1])
+    low, high = OCTAVES[int((slope > 0).argmax()) - 1 :][:2]
     for _ in range(50):
-        t = (low + high) / 2
-        weights = ((1 + 2 * t) * (1 - t) ** 2, t * t * (3 - 2 * t)), (t * (1 - t) ** 2, t * t * (t - 1))
-        value = np.dot(weights[0], values) + np.dot(weights[1], tangents)
-        low, high = (t, high) if value <= 0 else (low, t)
-    return low
+        middle = (low + high) / 2
+        low, high = (middle, high) if _slope_at(slopes, np.array([middle]))[0] <= 0 else (low, middle)
+    return float(low)
+
+
+def _change(slopes: Scores, octave: float) -> float:
+    """What the cross-entropy, summed over pixels, changes by from temperature 1 to 2 ** -octave."""
+    octaves = np.linspace(0, octave, NUM_STEPS)
+    return float(np.trapezoid(_slope_at(slopes, octaves), 2.0**octaves))
+
+
+def _slope_at(slopes: Scores, octaves: Scores) -> Scores:
+    """The slope (P,) between the 17 that were counted: the cubic with their values and curvatures at both ends."""
+    left = np.clip(np.searchsorted(OCTAVES, octaves) - 1, 0, len(OCTAVES) - 2)
+    width = OCTAVES[1] - OCTAVES[0]
+    t = (octaves - OCTAVES[left]) / width
+    values, tangents = slopes[:, 0], slopes[:, 1] * INVERSE_TEMPERATURES * np.log(2) * width
+    ends = (1 + 2 * t) * (1 - t) ** 2 * values[left] + t * t * (3 - 2 * t) * values[left + 1]
+    return ends + t * (1 - t) ** 2 * tangents[left] + t * t * (t - 1) * tangents[left + 1]

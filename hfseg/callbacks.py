@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -46,8 +46,22 @@ class TrainingStateCallback(TrainerCallback):
         self.trainer.end_training()
 
 
+def best_metric_key(args: TrainingArguments) -> str:
+    """What evaluations call `metric_for_best_model`."""
+    return f"eval_{str(args.metric_for_best_model).removeprefix('eval_')}"
+
+
+def best_metric_is_undefined(args: TrainingArguments, metrics: Mapping[str, float | None]) -> bool:
+    """Whether an evaluation has no number for `metric_for_best_model`: it says None or NaN."""
+    value = metrics.get(best_metric_key(args), 0.0)
+    return value is None or math.isnan(value)
+
+
 class EarlyStopping(EarlyStoppingCallback):
-    """Stock's, which after a resume from the checkpoint at which it stopped would train on."""
+    """Stock's, which after a resume from the checkpoint at which it stopped would train on.
+
+    An evaluation whose metric is undefined does not count, neither for nor against.
+    """
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -55,6 +69,17 @@ class EarlyStopping(EarlyStoppingCallback):
         super().on_train_begin(args, state, control, **kwargs)
         if self.early_stopping_patience_counter >= self.early_stopping_patience:
             control.should_training_stop = True
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float],
+        **kwargs: Any,
+    ) -> None:
+        if not best_metric_is_undefined(args, metrics):
+            super().on_evaluate(args, state, control, metrics, **kwargs)
 
 
 def early_stopping(patience: int | None, args: TrainingArguments) -> list[TrainerCallback]:

@@ -6,12 +6,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from hfseg.caveats import uncertain_choice, useless
 from hfseg.scores import with_interval
 
 
 def print_table(per_class: dict[str, list[dict[str, Any]]], metrics: dict[str, Any]) -> None:
-    """The result: IoU per class on both splits, and what a constant answer would have scored."""
-    table = Table(title="IoU per class, at the labels' native size")
+    """The result: IoU per class on both splits, and what a constant answer would have scored; caveats first."""
+    console = Console()
+    if useless(metrics):
+        console.print(Text(useless(metrics), style="bold red"))
+    doubt = uncertain_choice(metrics)
+    table = Table(title="IoU per class, at the labels' native size", caption=Text(doubt) if doubt else None)
     table.add_column("class")
     for split in ("validation", "test"):
         table.add_column(split, justify="right")
@@ -27,4 +32,4 @@ def print_table(per_class: dict[str, list[dict[str, Any]]], metrics: dict[str, A
         *(f"{metrics[f'{prefix}_constant_mean_iou']:.4f}" for prefix in per_class),
         style="dim",
     )
-    Console().print(table)
+    console.print(table)

@@ -3,7 +3,7 @@
 from rich.console import Console
 
 from hfseg.config import RunConfig
-from hfseg.data import Report, check_data
+from hfseg.data import Report, check_run_data
 from hfseg.doctor_figures import plot_class_distribution, plot_contact_sheet
 from hfseg.errors import UserError
 
@@ -25,7 +25,7 @@ def check(config: RunConfig) -> Report:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"output_dir={config.output_dir} cannot be written to: {error}") from error
-    report = check_data(config.data)
+    report = check_run_data(config.data)
     report.save(folder / "check.json")
     shares = {split: report.shares(split) for split in report.pixels}
     plot_class_distribution(shares, report.class_names, report.labels, folder / "class_distribution.png")

@@ -309,6 +309,14 @@ class SegMetrics:
             raise UserError("A temperature is fitted from confidences: use SegMetrics(calibration=True).")
         return self.confidence.fit_temperature()
 
+    def temperature_helps(self) -> bool:
+        """Whether `fit_temperature` on half of the images lowers the cross-entropy of the other half, both ways.
+
+        Of a few images a temperature may say more about them than about the model. False with a single image, and
+        where nothing was counted for it.
+        """
+        return self.confidence.temperature_helps()
+
     def audit(self) -> list[Convention]:
         """What `evaluate`, mmseg, cityscapesScripts, torchmetrics, smp and ultralytics would call "mean IoU" here."""
         return audit_conventions(self.image_areas, self.confusion, self.ignored)

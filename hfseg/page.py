@@ -28,6 +28,7 @@ h2 { font-size: 1.25rem; margin: 2.5rem 0 .75rem; padding-bottom: .25rem; border
 h3 { font-size: 1rem; margin: 1.5rem 0 .5rem; }
 p { margin: .5rem 0; max-width: 46rem; }
 .dim, figcaption, caption { color: var(--dim); font-size: .875rem; }
+.caveat { border-left: 4px solid #d55e00; padding-left: .75rem; font-weight: 600; }
 .missing { border-left: 4px solid var(--line); padding-left: .75rem; color: var(--dim); }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .75rem; margin: 1rem 0; }
 .cards > div { background: var(--soft); border: 1px solid var(--line); border-radius: .5rem; padding: .75rem 1rem; }

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from hfseg import page
 from hfseg.card.facts import public_config
+from hfseg.caveats import caveats
 from hfseg.figures import UNDEFINED, Example, example_pictures, inline_svg, plot_learning_curves, row_shares
 from hfseg.labels import LabelSet
 from hfseg.results import SPLITS, RunResults
@@ -78,8 +79,9 @@ def write_report(run_dir: Path) -> Path:
 
 
 def show_header(run: RunResults) -> str:
-    """The name, what was trained on what, and the numbers that matter."""
+    """The name, what to be careful about, what was trained on what, and the numbers that matter."""
     lines = [f"<h1>{page.escape(run.name)}</h1>"]
+    lines += [page.paragraph(said, "caveat") for said in caveats(run.metrics)]
     if run.config:
         model, data = run.config["model"], run.config["data"]
         start = f"from {Path(model['init']).name}" if model.get("init") else "from scratch"
@@ -312,7 +314,7 @@ def show_making(run: RunResults) -> str:
         entries = {
             "command": f"<code>{page.escape(made['command'])}</code>",
             "time": _time(run),
-            "steps": f"{made.get('steps')}, best checkpoint at step {made.get('best_step')}",
+            "steps": f"{made.get('steps')}, {_kept(made.get('best_step'))}",
             "parameters": f"{made['num_parameters']:,}",
             "hardware": page.escape(made["hardware"]),
             "versions": page.escape(versions),
@@ -326,6 +328,10 @@ def show_making(run: RunResults) -> str:
     else:
         parts.append(page.missing("run_config.yaml is missing or damaged: the configuration is not known."))
     return page.section("How it was made", *parts)
+
+
+def _kept(best_step: int | None) -> str:
+    return "the last checkpoint was kept" if best_step is None else f"best checkpoint at step {best_step}"
 
 
 def _time(run: RunResults) -> str:

@@ -1,5 +1,7 @@
 """run(config): load, train, choose on validation, score on test, write everything down. Read it top to bottom."""
 
+import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,24 +14,26 @@ from hfseg.arguments import check_arguments, check_streaming, training_arguments
 from hfseg.callbacks import HistoryCallback, ScheduledUnfreezing, early_stopping
 from hfseg.config import RunConfig
 from hfseg.console import print_table
-from hfseg.counts import COUNTS, write_counts
-from hfseg.data import SegCollator, TrainTransform, check_data, eval_set, load_dataset, train_set
+from hfseg.counts import write_counts
+from hfseg.data import SegCollator, TrainTransform, check_run_data, eval_set, load_dataset, train_set
 from hfseg.errors import UserError
 from hfseg.hub import check_access
 from hfseg.labels import LabelSet
 from hfseg.metrics import SegMetrics
-from hfseg.model_card import write_card
 from hfseg.models.loading import load_model, load_processor
 from hfseg.models.temperature import store_temperature
+from hfseg.preflight import check_evaluated_sizes, check_labelled, check_training_batches
 from hfseg.provenance import Provenance, peak_memory_mb
 from hfseg.publish import publish_run
-from hfseg.report import write_report
-from hfseg.run_figures import draw_figures
+from hfseg.run_figures import keep_examples
 from hfseg.run_folder import check_output_dir, check_same_classes, check_same_run
+from hfseg.run_pages import EXAMPLES, discard_results, missing_pages, write_pages
 from hfseg.scores import flat_metrics
 from hfseg.scoring import FinalScores, evaluate
 from hfseg.trainer import SegTrainer
 from hfseg.whole_files import write_json
+
+logger = logging.getLogger(__name__)
 
 
 def run(config: RunConfig, resume: bool = False, eval_only: bool = False) -> dict[str, Any]:
@@ -37,7 +41,8 @@ def run(config: RunConfig, resume: bool = False, eval_only: bool = False) -> dic
 
     Args:
         config: what to do.
-        resume: go on from the last whole checkpoint in `config.output_dir`.
+        resume: go on from the last whole checkpoint in `config.output_dir`; where the run is scored, make what its
+            end has not written.
         eval_only: score the run's saved model without training, or `model.init` where there is no run yet.
 
     Returns:
@@ -50,6 +55,8 @@ def run(config: RunConfig, resume: bool = False, eval_only: bool = False) -> dic
         raise UserError("This config has a `study`, which is several runs: hfseg.run_study runs it.")
     args = training_arguments(config)
     check_streaming(config, args)
+    if resume and missing_pages(config.output_dir):
+        return complete(config, args)
     checkpoint = check_output_dir(config, resume, eval_only)
     check_hub(config, args, eval_only)
     differing = check_same_run(config, eval_only) if resume or eval_only else None
@@ -67,10 +74,9 @@ def run(config: RunConfig, resume: bool = False, eval_only: bool = False) -> dic
     processor = load_processor(config, source)
     model = load_model(config.model, labels, source, exact=eval_only)
     check_arguments(args, model)
+    check_fit(config, args, model.to(args.device), processor, data, labels, eval_only)
     trainer = build_trainer(config, args, model, processor, data, labels)
-    provenance = Provenance.of_this_process(config, model.num_parameters())
-    if not config.data.streaming:  # a stream has no length
-        provenance.num_images = {split: len(data[split]) for split in ("train", "validation", "test")}
+    provenance = describe(config, model, data)
     is_told = eval_only and (config.output_dir / "provenance.json").exists()  # by the training
     if not is_told and trainer.is_world_process_zero():
         config.save(config.output_dir / "run_config.yaml")
@@ -85,18 +91,55 @@ def run(config: RunConfig, resume: bool = False, eval_only: bool = False) -> dic
     return scores.metrics
 
 
+def describe(config: RunConfig, model: PreTrainedModel, data: datasets.DatasetDict) -> Provenance:
+    """What is known of the run before it trains."""
+    provenance = Provenance.of_this_process(config, model.num_parameters())
+    if not config.data.streaming:  # a stream has no length
+        provenance.num_images = {split: len(data[split]) for split in ("train", "validation", "test")}
+    return provenance
+
+
 def write_results(trainer: SegTrainer, config: RunConfig, scores: FinalScores, validation: datasets.Dataset) -> None:
     """Writes the scores, and the figures, the card and the page that are made of them; prints the table."""
     saved = config.output_dir / "model"
-    if scores.temperature is not None and saved.is_dir():
+    if config.eval.calibration and saved.is_dir():
         store_temperature(saved, scores.temperature)
+    discard_results(config.output_dir)
     write_counts(config.output_dir, scores.counts)
     write_json(config.output_dir / "per_class.json", scores.per_class)
     write_json(config.output_dir / "metrics.json", scores.metrics)
-    draw_figures(config, trainer.model, trainer.processing_class, validation, trainer.labels)
-    write_card(config.output_dir)
-    write_report(config.output_dir)
+    keep_examples(config.output_dir, config.eval, trainer.model, trainer.processing_class, validation, trainer.labels)
+    write_pages(config.output_dir)
     print_table(scores.per_class, scores.metrics)
+
+
+def complete(config: RunConfig, args: TrainingArguments) -> dict[str, Any]:
+    """Makes what a run lacks that was stopped after its scores were written; trains and scores nothing.
+
+    Returns:
+        What `metrics.json` holds.
+    """
+    output_dir = config.output_dir
+    check_same_run(config, eval_only=False)
+    check_hub(config, args, eval_only=False)
+    missing = missing_pages(output_dir)
+    if missing and args.process_index == 0:
+        logger.warning("%s is scored already. What is missing is made: %s.", output_dir, ", ".join(missing))
+        if set(missing) & set(EXAMPLES):
+            data, labels = load_dataset(config.data)
+            saved = output_dir / "model"
+            check_same_classes(saved, labels)
+            model = load_model(config.model, labels, str(saved), exact=True).to(args.device)
+            processor = load_processor(config, str(saved))
+            keep_examples(output_dir, config.eval, model, processor, data["validation"], labels)
+        write_pages(output_dir)
+        per_class, metrics = (
+            json.loads((output_dir / name).read_text()) for name in ("per_class.json", "metrics.json")
+        )
+        print_table(per_class, metrics)
+        if config.hub.repo is not None:
+            publish_run(output_dir, config.hub)
+    return json.loads((output_dir / "metrics.json").read_text())
 
 
 def check_hub(config: RunConfig, args: TrainingArguments, eval_only: bool) -> None:
@@ -111,7 +154,7 @@ def check_quickly(config: RunConfig, quiet: bool) -> None:
     Raises:
         UserError: the data has errors.
     """
-    report = check_data(config.data, quick=True)
+    report = check_run_data(config.data, quick=True)
     report.raise_errors()
     if not quiet:
         report.print_findings(Console())
@@ -132,6 +175,22 @@ def check_against_labels(config: RunConfig, args: TrainingArguments, labels: Lab
             f"train.metric_for_best_model={args.metric_for_best_model!r} does not exist; "
             f"choose one of {', '.join(known)}."
         )
+
+
+def check_fit(
+    config: RunConfig,
+    args: TrainingArguments,
+    model: PreTrainedModel,
+    processor: BaseImageProcessor,
+    data: datasets.DatasetDict,
+    labels: LabelSet,
+    eval_only: bool,
+) -> None:
+    """Raises UserError where data and model would not work together, see `hfseg.preflight`."""
+    check_labelled(args, data, labels)
+    check_evaluated_sizes(config.eval, model, processor, data)
+    if not eval_only:
+        check_training_batches(config, args, model, None if config.data.streaming else len(data["train"]))
 
 
 def build_trainer(
@@ -169,10 +228,8 @@ def build_trainer(
 
 def train(trainer: SegTrainer, config: RunConfig, checkpoint: str | None, provenance: Provenance) -> None:
     """Trains to the end, and saves the best weights and how they came about."""
-    made = ("metrics.json", "per_class.json", "README.md", "report.html", "examples.npz", COUNTS)
-    stale = [config.output_dir / name for name in made]
-    for path in stale if trainer.is_world_process_zero() else []:
-        path.unlink(missing_ok=True)  # results of weights that are about to change
+    if trainer.is_world_process_zero():
+        discard_results(config.output_dir)  # of weights that are about to change
     # without the temperature that `model.init` may bring
     trainer.model.config.hfseg = provenance.public() | {"palette": trainer.labels.palette}
     try:

@@ -27,7 +27,8 @@ class FinalScores:
         metrics: flat, with each split's prefix, for `metrics.json`.
         per_class: for each split, a row for each class.
         counts: the integers behind them, for `counts.npz`, see `hfseg.counts.write_counts`.
-        temperature: fitted on validation; None where `eval.calibration` is off.
+        temperature: fitted on validation; None where `eval.calibration` is off, or where it does not help on images
+            that it was not fitted to.
     """
 
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -59,8 +60,9 @@ def evaluate(trainer: SegTrainer, config: RunConfig, validation: Split, test: Sp
                 f"No pixel of the {what} split has a label that counts: there is nothing to score. --check lists what "
                 "is wrong with the data."
             )
-        if config.eval.calibration and scores.temperature is None:
-            scores.temperature = found[f"{prefix}_temperature"] = counts.fit_temperature()
+        if config.eval.calibration and prefix == "eval":
+            scores.temperature = counts.fit_temperature() if counts.temperature_helps() else None
+            found["eval_temperature"] = scores.temperature
         # the names of a stream are known to the one process that has read it
         names = split["name"][:] if isinstance(split, datasets.Dataset) else trainer.scored_names
         found |= {f"{prefix}_{key}": value for key, value in _extra_scores(counts, config, names).items()}
@@ -76,6 +78,7 @@ def _extra_scores(counts: SegMetrics, config: RunConfig, names: list[str]) -> Ma
     constant, constant_score = best_constant_mean_iou(counts.confusion.sum(1))
     worst = counts.compute()["worst_image"]
     scores = {
+        "num_images": len(counts.image_areas),
         "constant_mean_iou": constant_score,
         "constant_class": counts.labels.names[constant],
         "mean_iou_low": none_if_nan(interval.low),

@@ -1,25 +1,30 @@
 """SegTrainer: the stock Trainer, where its measured behaviour is right for segmentation; ours where it is not."""
 
 import json
+import logging
 import shutil
 import time
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import SemanticSegmenterOutput
+from transformers.optimization import GreedyLR
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from hfseg.arguments import check_schedule, refused
-from hfseg.callbacks import EpochCallback, TrainingStateCallback
+from hfseg.callbacks import EpochCallback, TrainingStateCallback, best_metric_is_undefined, best_metric_key
 from hfseg.checkpoints import PARTIAL, commit, written_or_nothing
 from hfseg.config import EvalConfig, LossConfig
-from hfseg.data.samples import normalise
+from hfseg.data.samples import SegCollator, normalise
 from hfseg.ema import EMA_FILE, WeightAverage
-from hfseg.errors import UserError
+from hfseg.errors import UserError, shown
 from hfseg.labels import LabelSet
 from hfseg.metrics import SegMetrics
 from hfseg.models.auto_model import reload
@@ -41,6 +46,8 @@ DIVERGED_REMEDY = (
 )
 ONE_PASS = EvalConfig()
 
+logger = logging.getLogger(__name__)
+
 
 class SegTrainer(PublishingTrainer):
     """`transformers.Trainer` for any semantic segmentation model, with exact losses and metrics.
@@ -54,6 +61,8 @@ class SegTrainer(PublishingTrainer):
     * A checkpoint that does not fit the model entirely is an error; stock only warns.
     * A checkpoint is whole or not there, and a training that goes on from it is the uninterrupted one, logs included.
     * A loss that is NaN or infinite stops the training; stock trains on.
+    * A metric that is undefined, such as the IoU of a class that an evaluation has not seen, is never the best one
+      and moves no learning rate; stock stops with a TypeError.
 
     Args:
         labels: the classes.
@@ -62,8 +71,11 @@ class SegTrainer(PublishingTrainer):
         head_lr_factor: learning rate of everything outside the encoder, in multiples of `learning_rate`.
         layer_decay: what each layer of the encoder learns slower than the one above it, see `parameter_groups`.
         ema: decay of the average of the weights that is scored and kept in their place, see `WeightAverage`.
-        trainer_arguments: those of `transformers.Trainer`, unchanged; `data_collator` should be a `SegCollator`,
-            `compute_metrics` is a `SegMetrics(labels)` unless given.
+        trainer_arguments: those of `transformers.Trainer`, unchanged; `data_collator` is a `SegCollator(labels)` and
+            `compute_metrics` a `SegMetrics(labels)` unless given.
+
+    Raises:
+        UserError: the model, the collator or the metrics are for other classes than `labels`.
 
     Example: see the README.
     """
@@ -85,9 +97,11 @@ class SegTrainer(PublishingTrainer):
         self.loss = loss
         self.evaluation = evaluation
         self.head_lr_factor, self.layer_decay, self.ema = head_lr_factor, layer_decay, ema
-        trainer_arguments.setdefault("compute_metrics", SegMetrics(labels))
+        parts = {"compute_metrics": SegMetrics(labels), "data_collator": SegCollator(labels)}
+        trainer_arguments |= {name: part for name, part in parts.items() if trainer_arguments.get(name) is None}
         # With a `compute_loss_func`, Trainer leaves labels out of the model's call and our sum / count unscaled.
         super().__init__(compute_loss_func=self._step_loss, **trainer_arguments)
+        self._check_classes()
         if self.args.n_gpu > 1:
             raise UserError(
                 f"{self.args.n_gpu} GPUs are visible to one process, where Trainer would use DataParallel. Start one "
@@ -104,10 +118,39 @@ class SegTrainer(PublishingTrainer):
         self._inference_copy: nn.Module | None = None
         self.scored_names: list[str] = []  # of the images that this process has scored in the last evaluation
         self._train_confusion = torch.zeros(labels.num_labels, labels.num_labels, dtype=torch.int64)
+        self._undefined_is_said = False
+
+    def _check_classes(self) -> None:
+        """Raises UserError where model, collator or metrics know other classes than `labels`."""
+        own, model, metrics = self.labels, self.model, self.compute_metrics
+        if isinstance(model, PreTrainedModel) and model.config.num_labels != own.num_labels:
+            raise UserError(
+                f"The model has {model.config.num_labels} outputs for {own.num_labels} classes "
+                f"({shown(list(own.names))}). Build it with num_labels={own.num_labels}, or load it with "
+                "id2label=labels.id2label, label2id=labels.label2id and ignore_mismatched_sizes=True."
+            )
+        others = {"data_collator": self.data_collator.labels} if isinstance(self.data_collator, SegCollator) else {}
+        others |= {"compute_metrics": metrics.labels} if isinstance(metrics, SegMetrics) else {}
+        for name, other in others.items():
+            numbered = tuple(map(str, range(own.num_labels)))  # of a SegMetrics(3)
+            if other.names not in (own.names, numbered) or other.ignore_index != own.ignore_index:
+                raise UserError(
+                    f"{name} is for the classes {shown(list(other.names))} with ignore_index={other.ignore_index}, "
+                    f"the trainer's labels are {shown(list(own.names))} with ignore_index={own.ignore_index}. Make "
+                    f"both from the same LabelSet, or leave {name} out."
+                )
 
     def _prepare_inputs(self, inputs: Batch) -> Batch:
         """The stock method on a batch whose bytes have come to the device, and are normalised there."""
         return super()._prepare_inputs(normalise(inputs))
+
+    def _get_collator_with_removed_columns(
+        self, data_collator: Callable[..., Any], description: str | None = None
+    ) -> Callable[..., Any]:
+        """A `SegCollator` takes of a sample what it needs, also what the model's `forward` has no word for."""
+        if isinstance(data_collator, SegCollator):
+            return data_collator
+        return super()._get_collator_with_removed_columns(data_collator, description)
 
     # --- training
 
@@ -157,10 +200,18 @@ class SegTrainer(PublishingTrainer):
         self, model: nn.Module, inputs: Batch, num_items_in_batch: torch.Tensor | int | None = None
     ) -> torch.Tensor:
         """The stock method; raises UserError where the loss is NaN or infinite, before any weight has seen it."""
-        loss = super().training_step(model, inputs, num_items_in_batch)
+        names = inputs.get("names", [])
+        samples = f" on the samples {', '.join(names[:16])}" if names else ""
+        try:
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):  # torch's words, of batch norms
+                raise
+            raise UserError(
+                f"A batch norm over maps of one pixel cannot learn from a batch of one image{samples}. Train with "
+                "per_device_train_batch_size=2 or more and dataloader_drop_last=True."
+            ) from error
         if not torch.isfinite(loss):
-            names = inputs.get("names", [])
-            samples = f" on the samples {', '.join(names[:16])}" if names else ""
             raise UserError(
                 f"The training has diverged: the loss of step {self.state.global_step + 1} is {loss.item()}{samples}. "
                 f"{DIVERGED_REMEDY}"
@@ -203,12 +254,28 @@ class SegTrainer(PublishingTrainer):
 
     # --- evaluation
 
-    def _evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+    def _evaluate(
+        self, trial: Any, ignore_keys_for_eval: list[str] | None, skip_scheduler: bool = False
+    ) -> dict[str, float]:
         """The evaluations of the training: of the averaged weights, if there are any."""
-        if self._average is None:
-            return super()._evaluate(*args, **kwargs)
-        with self._average.in_place_of(self.model):
-            return super()._evaluate(*args, **kwargs)
+        with nullcontext() if self._average is None else self._average.in_place_of(self.model):
+            metrics = super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler=True)
+        waits_for_a_metric = isinstance(self.lr_scheduler, ReduceLROnPlateau | GreedyLR) and not skip_scheduler
+        if waits_for_a_metric and not best_metric_is_undefined(self.args, metrics):
+            self.lr_scheduler.step(metrics[best_metric_key(self.args)])
+        return metrics
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """The stock method, for which an undefined metric is not better than anything."""
+        if not best_metric_is_undefined(self.args, metrics):
+            return super()._determine_best_metric(metrics, trial)
+        if not self._undefined_is_said:
+            logger.warning(
+                "metric_for_best_model=%s is undefined at step %d: such an evaluation chooses no checkpoint.",
+                self.args.metric_for_best_model, self.state.global_step,
+            )  # fmt: skip
+        self._undefined_is_said = True
+        return False
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """The stock loader, but every image is scored: `dataloader_drop_last` is for training.
@@ -358,6 +425,11 @@ class SegTrainer(PublishingTrainer):
     def end_training(self) -> None:
         """Called when the best weights are loaded, if that is wanted: the model leaves with the averaged ones."""
         self._began = None
+        if self._undefined_is_said and self.state.best_metric is None:
+            logger.warning(
+                "metric_for_best_model=%s was undefined in every evaluation: the weights are those of the last step.",
+                self.args.metric_for_best_model,
+            )
         if self._average is not None:
             self._average.copy_to(self.model)
             self._average = None

@@ -11,7 +11,8 @@ from hfseg import LabelSet, RunConfig, SegMetrics
 from hfseg.counts import write_counts
 from hfseg.examples import save_examples
 from hfseg.figures import Example
-from hfseg.scores import flat_metrics
+from hfseg.run_pages import missing_pages
+from hfseg.scores import best_constant_mean_iou, flat_metrics
 from hfseg.study.plan import Job
 
 CLASSES = ("pet", "background", "boundary")
@@ -59,6 +60,8 @@ def write_run(job: Job, accuracy: float, num_images: int = 40, boundary: bool = 
             metrics.update(np.where(wrong, (label + 1) % 3, label)[None], label[None])
         found = flat_metrics(metrics.compute(), CLASSES)
         scores |= {f"{prefix}_{key}": value for key, value in found.items()}
+        constant, constant_score = best_constant_mean_iou(metrics.confusion.sum(1))
+        scores |= {f"{prefix}_constant_class": CLASSES[constant], f"{prefix}_constant_mean_iou": constant_score}
         rows[prefix] = [row | {"name": name} for row, name in zip(metrics.per_class(), CLASSES, strict=True)]
         names = np.array([f"{prefix}_{number}" for number in noise.permutation(num_images)])
         order = np.array([int(name.rpartition("_")[2]) for name in names])  # each run in an order of its own
@@ -80,3 +83,6 @@ def write_run(job: Job, accuracy: float, num_images: int = 40, boundary: bool = 
     (job.folder / "provenance.json").write_text(json.dumps(PROVENANCE))
     (job.folder / "per_class.json").write_text(json.dumps(rows))
     (job.folder / "metrics.json").write_text(json.dumps(scores))
+    for name in missing_pages(job.folder):
+        (job.folder / name).parent.mkdir(exist_ok=True)
+        (job.folder / name).touch()

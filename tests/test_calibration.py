@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from hfseg import LabelSet, SegMetrics, UserError, predict
-from hfseg.calibration import NUM_BINS, UNIT, CalibrationCounter
+from hfseg.calibration import NUM_BINS, UNIT, CalibrationCounter, _best_octave, _change
 from hfseg.config import EvalConfig
 from hfseg.models.loss import segmentation_loss
-from hfseg.models.temperature import temperature_of
+from hfseg.models.temperature import store_temperature, temperature_of
 from tests.test_trainer import make_trainer, opinionated_model
 
 IGNORE = 255
@@ -166,6 +166,53 @@ def test_temperature_is_the_best_one(over_confidence: float) -> None:
     assert fitted == pytest.approx(best_temperature(chosen), rel=1e-3)
 
 
+def cross_entropy(samples: list[tuple[torch.Tensor, torch.Tensor]], temperature: float) -> float:
+    """Summed over every fifth pixel of every fifth row."""
+    total = 0.0
+    for logits, labels in samples:
+        large = F.interpolate(logits.double(), scale_factor=4, mode="bilinear")[..., ::5, ::5] / temperature
+        total += float(F.cross_entropy(large, labels[:, ::5, ::5], ignore_index=IGNORE, reduction="sum"))
+    return total
+
+
+@pytest.mark.parametrize("over_confidence", [(3.0, 3.0), (0.3, 4.0), (1.0, 1.0), (0.5, 1.6)])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_temperature_helps_where_it_does_on_the_other_half(
+    over_confidence: tuple[float, float], batch_size: int
+) -> None:
+    """Against fits and sums over the pixels of both halves; images of even and of odd number differ."""
+    samples = [noisy((16, 16), 4, seed, over_confidence[seed % 2]) for seed in range(6)]
+    metrics = SegMetrics(4, calibration=True)
+    for start in range(0, 6, batch_size):
+        logits, labels = zip(*samples[start : start + batch_size], strict=True)
+        metrics.update_logits(torch.cat(logits), torch.cat(labels))
+    change = 0.0
+    for fitted, tried in ((samples[::2], samples[1::2]), (samples[1::2], samples[::2])):
+        half = SegMetrics(4, calibration=True)
+        for logits, labels in fitted:
+            half.update_logits(logits, labels)
+        change += cross_entropy(tried, half.fit_temperature()) - cross_entropy(tried, 1.0)
+    assert metrics.temperature_helps() == (change < 0)
+    first, second = metrics.confidence.slopes
+    found = _change(second, _best_octave(first)) + _change(first, _best_octave(second))
+    assert found == pytest.approx(change, rel=1e-3, abs=1e-2)
+    merged = SegMetrics(4, calibration=True)
+    merged.update_logits(*samples[0])
+    rest = SegMetrics(4, calibration=True)
+    for logits, labels in samples[1:]:
+        rest.update_logits(logits, labels)
+    merged.merge(rest)
+    np.testing.assert_allclose(merged.confidence.slopes, metrics.confidence.slopes, rtol=1e-6, atol=1e-6)
+
+
+def test_no_temperature_of_one_image() -> None:
+    metrics = SegMetrics(4, calibration=True)
+    assert not metrics.temperature_helps()
+    metrics.update_logits(*noisy((16, 16), 4, 0, 5.0))
+    assert metrics.fit_temperature() > 2
+    assert not metrics.temperature_helps()
+
+
 def test_temperatures_at_the_ends() -> None:
     metrics = SegMetrics(2, calibration=True)
     assert metrics.fit_temperature() == 1
@@ -218,3 +265,14 @@ def test_what_cannot_be_scored_is_refused() -> None:
         SegMetrics(2).fit_temperature()
     with pytest.raises(UserError, match="as they are"):
         SegMetrics(2, temperature=2.0).fit_temperature()
+
+
+def test_a_model_loses_a_temperature_that_no_longer_holds(tmp_path: Path, labels: LabelSet) -> None:
+    model = opinionated_model(labels)
+    model.config.hfseg = {"version": "1", "temperature": 7.5}
+    model.save_pretrained(tmp_path)
+    for temperature in (2.0, None, None):
+        store_temperature(tmp_path, temperature)
+        config = type(model.config).from_pretrained(tmp_path)
+        assert temperature_of(config) == temperature or temperature is None
+        assert config.hfseg == {"version": "1"} | ({} if temperature is None else {"temperature": temperature})

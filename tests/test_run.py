@@ -16,6 +16,7 @@ from transformers import AutoModelForSemanticSegmentation, SegformerForSemanticS
 
 from hfseg import DataConfig, RunConfig, UserError, run
 from hfseg.arguments import default_workers, training_arguments
+from hfseg.run_pages import EXAMPLES, PAGES
 from tests.conftest import REPOSITORY
 
 SETTINGS = {
@@ -210,6 +211,46 @@ def test_a_finished_run_has_nothing_to_resume(
 ) -> None:
     with pytest.raises(UserError, match="nothing to resume"):
         run(RunConfig.load(write_config(finished[0], pets)), resume=True)
+
+
+@pytest.mark.parametrize("lost", [(*EXAMPLES, *PAGES), PAGES[-1:], EXAMPLES[-1:]], ids=["all", "page", "examples"])
+def test_what_a_kill_after_the_scores_left_unmade_is_made(
+    finished: tuple[Path, subprocess.CompletedProcess[str]],
+    pets: Path,
+    tmp_path: Path,
+    lost: tuple[str, ...],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Without training or scoring again; the same bytes as where nothing came between."""
+    folder = Path(
+        shutil.copytree(finished[0] / "run", tmp_path / "run", ignore=shutil.ignore_patterns("checkpoint-*"))
+    )
+    config = RunConfig.load(write_config(tmp_path, pets))
+    before = {name: (folder / name).read_bytes() for name in (*EXAMPLES, *PAGES)}
+    for name in lost:
+        (folder / name).unlink()
+    weights, scores = folder / "model" / "model.safetensors", folder / "metrics.json"
+    times = [path.stat().st_mtime_ns for path in (weights, scores)]
+    assert run(config, resume=True) == json.loads(scores.read_text())
+    assert "mean IoU" in capsys.readouterr().out
+    assert [path.stat().st_mtime_ns for path in (weights, scores)] == times
+    for name, content in before.items():
+        made = (folder / name).read_bytes()
+        assert made == content if name.endswith((".png", ".npz")) else made.decode().count("mean IoU"), name
+    with pytest.raises(UserError, match="nothing to resume"):
+        run(config, resume=True)
+
+
+def test_another_config_makes_nothing_of_a_run(
+    finished: tuple[Path, subprocess.CompletedProcess[str]], pets: Path, tmp_path: Path
+) -> None:
+    folder = Path(
+        shutil.copytree(finished[0] / "run", tmp_path / "run", ignore=shutil.ignore_patterns("checkpoint-*"))
+    )
+    (folder / "report.html").unlink()
+    with pytest.raises(UserError, match=r"model\.size: 'b0' then, 'b1' now"):
+        run(RunConfig.load(write_config(tmp_path, pets), ["model.size=b1"]), resume=True)
+    assert not (folder / "report.html").exists()
 
 
 def test_a_torn_state_is_no_checkpoint(

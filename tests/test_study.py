@@ -13,10 +13,11 @@ from hfseg import RunConfig, UserError, run, run_study
 from hfseg.config import TransformsConfig
 from hfseg.counts import read_counts, write_counts
 from hfseg.intervals import paired_test
+from hfseg.run_pages import PAGES
 from hfseg.study.answer import Arm, sentence
 from hfseg.study.plan import Job, choose, differing_keys, model_name, plan, undeclared
 from hfseg.study.report import write_study
-from hfseg.study.running import check_unchanged
+from hfseg.study.running import check_unchanged, is_finished, is_whole, run_here
 from tests.conftest import REPOSITORY
 from tests.study_runs import study_config, write_run
 from tests.test_report import Page
@@ -357,3 +358,20 @@ def test_results_of_another_config_are_refused(tmp_path: Path) -> None:
         (job.folder / "metrics.json").unlink()
     with pytest.raises(UserError, match=r"pretrain-streets is not finished.*--arm pretrain.streets"):
         run_study(study_config(tmp_path), Path("nowhere"), "tuned")
+
+
+def test_a_run_that_was_killed_after_its_scores_gets_its_pages(tmp_path: Path) -> None:
+    """It needs no checkpoint, and its scores stay as they are."""
+    job = next(job for job in plan(study_config(tmp_path)) if job.arm == "scratch")
+    assert not is_whole(job)
+    write_run(job, 0.7)
+    assert is_whole(job)
+    scores = (job.folder / "metrics.json").read_bytes()
+    for name in PAGES[1:]:
+        (job.folder / name).unlink()
+    assert is_finished(job)
+    assert not is_whole(job)
+    run_here(job)
+    assert is_whole(job)
+    assert (job.folder / "metrics.json").read_bytes() == scores
+    assert Page((job.folder / "report.html").read_text()).table("score|test|validation")

@@ -1,4 +1,7 @@
 import json
+import logging
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +10,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Subset
-from transformers import SegformerImageProcessor, TrainingArguments
+from transformers import (
+    EvalPrediction,
+    MobileNetV2Config,
+    MobileNetV2ForSemanticSegmentation,
+    SegformerConfig,
+    SegformerForSemanticSegmentation,
+    SegformerImageProcessor,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from hfseg import (
     DataConfig,
@@ -25,7 +37,8 @@ from hfseg import (
     UserError,
     load_dataset,
 )
-from hfseg.callbacks import HistoryCallback, read_history
+from hfseg.callbacks import EarlyStopping, HistoryCallback, read_history
+from hfseg.checkpoints import last_whole_checkpoint
 from hfseg.config import EvalConfig, TransformsConfig
 from hfseg.data import eval_set
 from hfseg.models.loss import segmentation_loss
@@ -57,7 +70,7 @@ def make_trainer(
     model: Any = None,
     callbacks: Any = None,
     evaluation: EvalConfig = EvalConfig(),  # noqa: B008
-    compute_metrics: SegMetrics | None = None,
+    compute_metrics: Any = None,
     kind: type[SegTrainer] = SegTrainer,
     **arguments: Any,
 ) -> SegTrainer:
@@ -364,3 +377,135 @@ def test_fcn_is_scored_fused_and_stays_as_it_is(bf16: bool, tmp_path: Path, labe
             total += float(F.cross_entropy(large, sample["labels"][None].long(), ignore_index=255, reduction="sum"))
             valid += int((sample["labels"] != 255).sum())
     assert scored == pytest.approx(total / valid, rel=0.03 if bf16 else 1e-4)
+
+
+class Told:
+    """A user's own metric: what an evaluation is told to say, one value after another."""
+
+    def __init__(self, values: Sequence[float | None]) -> None:
+        self.values = list(values)
+
+    def __call__(self, prediction: EvalPrediction, compute_result: bool) -> dict[str, float | None]:
+        return {"score": self.values.pop(0)} if compute_result else {}
+
+
+@pytest.mark.parametrize("schedule", ["linear", "reduce_lr_on_plateau", "greedy"])
+@pytest.mark.parametrize(
+    ("values", "best_step"),
+    [((None, float("nan"), None), None), ((None, 0.5, float("nan")), 2)],
+    ids=["never", "once"],
+)
+def test_an_undefined_metric_is_never_the_best(
+    tmp_path: Path,
+    labels: LabelSet,
+    schedule: str,
+    values: Sequence[float | None],
+    best_step: int | None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nor does it stop the training, or move the learning rate. Said once, and that nothing was chosen at the end."""
+    caplog.set_level(logging.WARNING)
+    history = tmp_path / "history.jsonl"
+    trainer = make_trainer(
+        tmp_path, labels, max_steps=3, logging_steps=1, eval_strategy="steps", eval_steps=1, save_steps=1,
+        metric_for_best_model="score", greater_is_better=True, load_best_model_at_end=True, lr_scheduler_type=schedule,
+        learning_rate=1e-3, callbacks=[EarlyStopping(1), HistoryCallback(history)], compute_metrics=Told(values),
+    )  # fmt: skip
+    trainer.train()
+    assert trainer.state.global_step == 3
+    assert trainer.state.best_global_step == best_step
+    assert trainer.state.best_metric == (None if best_step is None else 0.5)
+    assert [line["eval_score"] for line in read_history(history) if "eval_score" in line] == [
+        None if value is None or np.isnan(value) else value for value in values
+    ]
+    if schedule != "linear":
+        assert {line["learning_rate"] for line in trainer.state.log_history if "learning_rate" in line} == {1e-3}
+        assert trainer.lr_scheduler.last_epoch == (0 if best_step is None else 1)
+    assert caplog.text.count("metric_for_best_model=score is undefined at step 1") == 1
+    assert ("the weights are those of the last step" in caplog.text) == (best_step is None)
+    kept = torch.load(tmp_path / f"checkpoint-{best_step or 3}" / "optimizer.pt", weights_only=True)
+    assert kept["state"]
+
+
+def stock_model(num_labels: int) -> SegformerForSemanticSegmentation:
+    return SegformerForSemanticSegmentation(
+        SegformerConfig(
+            num_labels=num_labels, depths=[1] * 4, hidden_sizes=[8] * 4, num_attention_heads=[1] * 4,
+            decoder_hidden_size=8,
+        )
+    )  # fmt: skip
+
+
+def trainer_of(folder: Path, labels: LabelSet, model: Any, **parts: Any) -> SegTrainer:
+    """With TrainingArguments' own defaults, as a user of transformers writes it."""
+    data, _ = load_dataset(DataConfig(name="synthetic_pet", synthetic={"num_trainval": 24, "num_test": 7, "size": 64}))
+    processor = SegformerImageProcessor(size={"height": 64, "width": 64})
+    transform = TrainTransform(TransformsConfig(size=48), processor.image_mean, processor.image_std)
+    args = TrainingArguments(folder, max_steps=1, use_cpu=True, disable_tqdm=True, dataloader_pin_memory=False)
+    return SegTrainer(
+        model=model, args=args, labels=labels, train_dataset=TrainSet(data["train"], transform),
+        eval_dataset=EvalSet(data["test"], processor), **parts,
+    )  # fmt: skip
+
+
+def test_the_arguments_of_transformers_do_as_they_are(tmp_path: Path, labels: LabelSet) -> None:
+    """Without `remove_unused_columns`, collator and metrics: the user's arguments stay as they were."""
+    trainer = trainer_of(tmp_path, labels, stock_model(3))
+    assert trainer.train().global_step == 1
+    assert 0 <= trainer.evaluate()["eval_mean_iou"] <= 1
+    assert trainer.args.remove_unused_columns
+
+
+@pytest.mark.parametrize(
+    ("num_labels", "part", "said"),
+    [
+        (2, {}, "The model has 2 outputs for 3 classes"),
+        (3, {"compute_metrics": SegMetrics(4)}, "compute_metrics is for the classes"),
+        (3, {"compute_metrics": SegMetrics(3, ignore_index=254)}, "ignore_index=254"),
+        (3, {"data_collator": SegCollator(LabelSet(["a", "b", "c"]))}, "data_collator is for the classes"),
+    ],
+)
+def test_parts_for_other_classes_are_refused_when_the_trainer_is_made(
+    tmp_path: Path, labels: LabelSet, num_labels: int, part: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        trainer_of(tmp_path, labels, stock_model(num_labels), **part)
+    trainer_of(tmp_path, labels, stock_model(3), compute_metrics=SegMetrics(3))  # a number of classes has no names
+
+
+def test_a_batch_of_one_in_front_of_a_batch_norm_over_one_pixel(tmp_path: Path, labels: LabelSet) -> None:
+    model = MobileNetV2ForSemanticSegmentation(MobileNetV2Config(num_labels=3, depth_multiplier=0.25))
+    trainer = make_trainer(tmp_path, labels, model, per_device_train_batch_size=1, use_cpu=True)
+    with pytest.raises(UserError, match=r"from a batch of one image on the samples \w+\. Train with per_device"):
+        trainer.train()
+
+
+def test_an_evaluation_that_fails_leaves_the_last_checkpoint(pets: Path, tmp_path: Path, labels: LabelSet) -> None:
+    """An image that is torn after the first checkpoint is named; with it back, the training goes on from there."""
+    shutil.copytree(pets, tmp_path / "pets")
+    data, _ = load_dataset(DataConfig(name="oxford_pet", root=tmp_path / "pets"))
+    name = data["validation"]["name"][0]
+    image = tmp_path / "pets" / "images" / f"{name}.jpg"
+    content = image.read_bytes()
+
+    class Tears(TrainerCallback):
+        def on_save(self, *_: Any, **__: Any) -> None:
+            image.write_bytes(content[:100])
+
+    def trainer(*callbacks: TrainerCallback) -> SegTrainer:
+        made = make_trainer(
+            tmp_path / "run", labels, eval_strategy="steps", eval_steps=2, save_steps=2, callbacks=list(callbacks),
+            metric_for_best_model="mean_iou", load_best_model_at_end=True,
+        )  # fmt: skip
+        made.eval_dataset = EvalSet(data["validation"], made.processing_class)
+        return made
+
+    with pytest.raises(UserError, match=f"image of sample '{name}' cannot be read"):
+        trainer(Tears()).train()
+    checkpoint = last_whole_checkpoint(tmp_path / "run")
+    assert checkpoint.name == "checkpoint-2"
+    image.write_bytes(content)
+    again = trainer()
+    again.train(resume_from_checkpoint=str(checkpoint))
+    assert again.state.global_step == 4
+    assert again.state.best_global_step in (2, 4)

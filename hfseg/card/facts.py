@@ -104,7 +104,9 @@ class Facts:
         return next((path for path in (f"figures/{name}", name) if (self.folder / path).is_file()), None)
 
     def num_images(self, prefix: str) -> int | None:
-        """How many images were scored: Trainer writes the time and the rate. None where their rounding hides it."""
+        """How many images were scored; of older runs by time and rate, and None where their rounding hides it."""
+        if is_number(self.metrics.get(f"{prefix}_num_images")):
+            return int(self.metrics[f"{prefix}_num_images"])
         seconds, rate = (self.metrics.get(f"{prefix}_{key}") for key in ("runtime", "samples_per_second"))
         if not seconds or not rate:
             return None

@@ -3,6 +3,7 @@
 from hfseg.card.facts import Facts, is_number
 from hfseg.card.origins import citations, hub_id, is_torchvision, licence_of_weights, public_init
 from hfseg.card.results import escape, folded
+from hfseg.caveats import caveats
 from hfseg.config import ModelConfig
 from hfseg.yaml_text import dump_yaml
 
@@ -20,10 +21,11 @@ def network(facts: Facts) -> str:
 
 
 def summary(facts: Facts) -> str:
-    """What it does, how it came about, how good it is."""
+    """What to be careful about, what it does, how it came about, how good it is."""
     names = [row.name for row in facts.per_class.test]
     classes = f"{len(names)} classes" + (f" ({', '.join(map(escape, names))})" if len(names) <= MANY_CLASSES else "")
     parts = [
+        *(f"> **{escape(said)}**" for said in caveats(facts.metrics)),
         f"This is {network(facts)} with {in_millions(facts.origin.num_parameters)} parameters. "
         f"It gives every pixel of a picture one of {classes}. {history(facts)}",
         verdict(facts),
@@ -60,7 +62,6 @@ def verdict(facts: Facts) -> str:
     if is_number(constant):
         name = escape(str(metrics["test_constant_class"]))
         text += f"; answering *{name}* everywhere would score {constant:.3f}"
-        text += ", so it has learnt nothing that counts" * (score <= constant)
     scored = [row for row in facts.per_class.test if row.iou is not None]
     weakest = min(scored, key=lambda row: row.iou or 0.0, default=None)
     return text + (f". Its weakest class is *{escape(weakest.name)}* with {weakest.iou:.3f}." if weakest else ".")

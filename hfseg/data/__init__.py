@@ -1,6 +1,6 @@
 """Data sets, transforms and samples. Data code imports no model code."""
 
-from hfseg.data.check import check_data, check_rows, check_source
+from hfseg.data.check import check_data, check_rows, check_run_data, check_source
 from hfseg.data.findings import Finding, Report
 from hfseg.data.loading import load_dataset
 from hfseg.data.samples import EvalSet, SegCollator, TrainSet
@@ -16,6 +16,7 @@ __all__ = [
     "TrainTransform",
     "check_data",
     "check_rows",
+    "check_run_data",
     "check_source",
     "eval_set",
     "load_dataset",

@@ -4,6 +4,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from rich.console import Console
 from rich.progress import track
 
 from hfseg.config import DataConfig
-from hfseg.data.class_counts import count_classes, judge_classes
+from hfseg.data.class_counts import count_classes, judge_classes, judge_validation
 from hfseg.data.decoding import undecoded
 from hfseg.data.diagnosis import diagnose_masks
 from hfseg.data.duplicates import find_duplicates
@@ -50,6 +51,12 @@ def check_data(config: DataConfig, quick: bool = False) -> Report:
         data, labels = load_dataset(config)
         return check_rows(data, labels, config.name, quick)
     return check_source(find_source(config, Path(datasets.config.HF_DATASETS_CACHE)), quick)
+
+
+def check_run_data(config: DataConfig, quick: bool = False) -> Report:
+    """`check_data` for a training, which also has to choose a checkpoint: are there enough validation images?"""
+    report = check_data(config, quick)
+    return replace(report, findings=[*report.findings, *judge_validation(report.num_samples)])
 
 
 def check_source(source: Source, quick: bool = False) -> Report:

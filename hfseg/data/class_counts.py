@@ -1,15 +1,20 @@
-"""Pixels of each class in each split, and what their absence means."""
+"""Pixels of each class in each split, and what their absence means, or that of images."""
 
+import math
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hfseg.caveats import WIDE, half_width
 from hfseg.data.findings import Finding
 from hfseg.data.inspection import Inspection
 from hfseg.labels import LabelSet
 
 MAX_IGNORED = 0.5
+# The standard deviation of the mean IoU over N images is about SPREAD / sqrt(N). In the runs of `model_cards` it is
+# 0.05 to 0.16; models that have learnt something have the larger ones.
+SPREAD = 0.16
 
 
 def count_classes(
@@ -66,3 +71,18 @@ def judge_classes(pixels: Mapping[str, NDArray[np.int64]], labels: LabelSet) -> 
             remedy = "It cannot be learned without train pixels, nor scored without any; check the class list."
             findings.append(Finding("warning", "empty-class", (), what, remedy))
     return findings
+
+
+def judge_validation(num_samples: Mapping[str, int]) -> list[Finding]:
+    """A validation split of so few images that a score on it would have a 95 % interval wider than `WIDE`.
+
+    Before there is a model this is an estimate, see `SPREAD`: fewer than 13 images. The run's scores have the interval.
+    """
+    number = num_samples.get("validation", 0)
+    doubt = 1.0 if number == 1 else half_width(SPREAD / math.sqrt(number), number) if number else 0.0
+    if 2 * doubt <= WIDE:
+        return []
+    images = "1 image chooses" if number == 1 else f"{number} images choose"
+    what = f"{images} checkpoint and temperature: a mean IoU of so few is known to about +-{doubt:.2f}"
+    remedy = "Label more for validation, 13 at least. Until then, other checkpoints may be as good."
+    return [Finding("warning", "small-validation", (), what, remedy)]

@@ -19,6 +19,7 @@ from hfseg.checkpoints import checkpoints, damage
 from hfseg.errors import UserError
 from hfseg.run import run
 from hfseg.run_folder import check_same_run
+from hfseg.run_pages import missing_pages
 from hfseg.study.plan import Job
 from hfseg.study.process import RunningElsewhereError, locked, run_process
 
@@ -33,7 +34,13 @@ class Outcome:
 
 
 def is_finished(job: Job) -> bool:
+    """Whether it has its scores, from which the study answers."""
     return (job.folder / "metrics.json").exists()
+
+
+def is_whole(job: Job) -> bool:
+    """Whether it has all that a run leaves: a kill after the scores has left out pictures, card or page."""
+    return is_finished(job) and not missing_pages(job.folder)
 
 
 def check_unchanged(jobs: Sequence[Job]) -> None:
@@ -76,7 +83,7 @@ def _checksum(path: Path) -> str:
 
 
 def run_jobs(jobs: Sequence[Job], chosen: Sequence[Job], script: Path, console: Console, outcome: Outcome) -> None:
-    """Runs what is not finished, each in a process of its own; a failure does not stop the rest.
+    """Runs what is not whole, each in a process of its own; a failure does not stop the rest.
 
     Args:
         jobs: all of the study.
@@ -85,7 +92,7 @@ def run_jobs(jobs: Sequence[Job], chosen: Sequence[Job], script: Path, console: 
         console: for progress.
         outcome: gets what does not finish.
     """
-    waiting = [job for job in chosen if not is_finished(job)]
+    waiting = [job for job in chosen if not is_whole(job)]
     if len(waiting) < len(chosen):
         say(console, f"{len(chosen) - len(waiting)} of {len(chosen)} runs are finished already.")
     for number, job in enumerate(waiting, 1):
@@ -128,8 +135,8 @@ def run_here(job: Job) -> None:
 
 
 def prepare(job: Job) -> bool:
-    """Whether there is a checkpoint to go on from; without a whole one, what is there of the run is put away."""
-    if any(damage(folder) is None for folder in checkpoints(job.folder)):
+    """Whether there is something to go on from, scores or a whole checkpoint; if not, what is there is put away."""
+    if is_finished(job) or any(damage(folder) is None for folder in checkpoints(job.folder)):
         return True
     for folder in checkpoints(job.folder):
         shutil.rmtree(folder)
@@ -143,7 +150,7 @@ def prepare(job: Job) -> bool:
 def _run_one(job: Job, script: Path, progress: "_Progress") -> int:
     """The exit status of the real command line, on the run's own config file."""
     with locked(job.folder) as lock:
-        if is_finished(job):
+        if is_whole(job):
             return 0  # by another process, a moment ago
         path = job.folder.parent / "configs" / f"{job.name}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)

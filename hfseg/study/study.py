@@ -15,6 +15,7 @@ from hfseg.study.running import (
     Outcome,
     check_unchanged,
     is_finished,
+    is_whole,
     num_processes,
     other_weights,
     run_here,
@@ -52,7 +53,7 @@ def run_study(config: RunConfig, script: Path, arm: str | None = None) -> None:
         say(console, f"warning: {warning}")
     outcome = Outcome()
     if num_processes() > 1:
-        waiting = [job for job in chosen if not is_finished(job)]
+        waiting = [job for job in chosen if not is_whole(job)]
         if len(waiting) > 1:
             names = ", ".join(job.name for job in waiting)
             raise UserError(f"{num_processes()} processes make one run together: name it by --arm, one of {names}.")

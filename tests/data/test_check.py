@@ -496,12 +496,13 @@ def test_command_on_good_and_on_bad_data(pets: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path, pets)
     result = command(config)
     assert result.returncode == 0, result.stderr
-    assert "0 errors, 0 warnings" in result.stdout
+    assert "0 errors, 1 warning" in result.stdout
+    assert "warning: small-validation" in result.stdout  # of the four images
     folder = tmp_path / "run" / "check"
     assert sorted(path.name for path in folder.iterdir()) == ["check.json", "check.png", "class_distribution.png"]
     assert all(Image.open(folder / name).size[0] > 600 for name in ("check.png", "class_distribution.png"))
     written = json.loads((folder / "check.json").read_text())
-    assert written["findings"] == []
+    assert [found["fault"] for found in written["findings"]] == ["small-validation"]
     assert written["num_samples"] == {"train": 20, "validation": 4, "test": 6}
     assert sum(row["share"] for row in written["classes"]["train"]) == pytest.approx(1)
 
