@@ -13,6 +13,7 @@ from hfseg.config_file import apply_override, read_yaml
 from hfseg.errors import UserError
 from hfseg.study_config import StudyConfig
 from hfseg.train_keys import nearest, train_problems
+from hfseg.whole_files import write_text
 
 
 class Section(BaseModel):
@@ -342,7 +343,7 @@ class RunConfig(Section):
 
     def save(self, path: Path) -> None:
         """Writes the resolved config: with it alone the run can be repeated."""
-        path.write_text(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+        write_text(path, yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
 
 
 def explain(loc: tuple[int | str, ...], kind: str, message: str, value: Any) -> str:

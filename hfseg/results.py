@@ -60,7 +60,7 @@ class RunResults:
 def _read(path: Path) -> dict[str, Any]:
     """A JSON or YAML file's tree; empty where the file is missing or torn."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         tree = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
     except (OSError, ValueError, yaml.YAMLError):
         return {}

@@ -1,6 +1,6 @@
 """run(config): load, train, choose on validation, score on test, write everything down. Read it top to bottom."""
 
-import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ import datasets
 from rich.console import Console
 from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments, set_seed
 
-from hfseg.arguments import check_arguments, check_streaming, training_arguments
+from hfseg.arguments import check_arguments, check_streaming, check_workers, training_arguments
 from hfseg.callbacks import HistoryCallback, ScheduledUnfreezing, early_stopping
 from hfseg.config import RunConfig
 from hfseg.console import print_table
@@ -25,11 +25,11 @@ from hfseg.provenance import Provenance, peak_memory_mb
 from hfseg.publish import publish_run
 from hfseg.report import write_report
 from hfseg.run_figures import draw_figures
-from hfseg.run_folder import check_output_dir, check_same_classes, check_same_run
+from hfseg.run_folder import check_output_dir, check_same_classes, check_same_run, writing_run
 from hfseg.scores import flat_metrics
 from hfseg.scoring import FinalScores, evaluate
 from hfseg.trainer import SegTrainer
-from hfseg.whole_files import write_json
+from hfseg.whole_files import complete_folder, remove, write_json
 
 
 def run(config: RunConfig, resume: bool = False, eval_only: bool = False) -> dict[str, Any]:
@@ -50,8 +50,17 @@ def run(config: RunConfig, resume: bool = False, eval_only: bool = False) -> dic
         raise UserError("This config has a `study`, which is several runs: hfseg.run_study runs it.")
     args = training_arguments(config)
     check_streaming(config, args)
+    if not config.output_dir.exists():
+        check_output_dir(config, resume, eval_only)  # nothing is made where there is nothing to go on from
+    with writing_run(config.output_dir) if args.process_index == 0 else nullcontext():
+        return run_in_folder(config, args, resume, eval_only)
+
+
+def run_in_folder(config: RunConfig, args: TrainingArguments, resume: bool, eval_only: bool) -> dict[str, Any]:
+    """The run itself, in a folder that no other process writes to; see `run`."""
     checkpoint = check_output_dir(config, resume, eval_only)
     check_hub(config, args, eval_only)
+    check_workers(config, args)
     if resume or eval_only:
         check_same_run(config, eval_only)
     set_seed(config.seed)
@@ -143,7 +152,6 @@ def build_trainer(
 ) -> SegTrainer:
     """Puts the parts together."""
     transform = TrainTransform(config.transforms, processor.image_mean, processor.image_std, labels.ignore_index)
-    config.output_dir.mkdir(parents=True, exist_ok=True)
     return SegTrainer(
         model=model,
         args=args,
@@ -200,9 +208,7 @@ def save_model(trainer: SegTrainer, folder: Path) -> None:
     """Writes weights, config and image processor: all that loading needs, and nothing private."""
     if not trainer.is_world_process_zero():
         return
-    partial = folder.with_name("model.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    trainer.accelerator.unwrap_model(trainer.model).save_pretrained(partial)
-    trainer.processing_class.save_pretrained(partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    with complete_folder(folder) as partial:
+        trainer.accelerator.unwrap_model(trainer.model).save_pretrained(partial)
+        trainer.processing_class.save_pretrained(partial)
+        remove(folder)  # an earlier training's

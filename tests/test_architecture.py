@@ -11,8 +11,9 @@ from tests.conftest import REPOSITORY
 
 # Each layer may import the ones before it, not its neighbours and not the ones after it.
 LAYERS = (
-    {"errors", "train_keys", "whole_files"},
-    {"config_file", "study_config"},
+    {"errors", "terminal", "train_keys"},
+    {"machine", "whole_files"},
+    {"config_file", "folder_lock", "study_config"},
     {"labels", "config", "class_ids", "confusion", "scores"},
     {"intervals", "audit", "boundary", "calibration", "card", "figures", "id_maps", "view"},
     {"model_card"},

@@ -30,6 +30,6 @@ def temperature_of(config: PreTrainedConfig) -> float:
 def store_temperature(folder: Path, temperature: float) -> None:
     """Writes the temperature into the config of a saved model."""
     path = folder / "config.json"
-    tree = json.loads(path.read_text())
+    tree = json.loads(path.read_text(encoding="utf-8"))
     tree["hfseg"] = tree.get("hfseg", {}) | {"temperature": temperature}
     write_text(path, json.dumps(tree, indent=2, sort_keys=True) + "\n")
