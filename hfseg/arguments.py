@@ -1,7 +1,6 @@
 """`train:` as TrainingArguments; those that would fail later or do nothing are refused before the training."""
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
@@ -15,13 +14,13 @@ from transformers.integrations.integration_utils import get_reporting_integratio
 
 from hfseg.config import RunConfig
 from hfseg.errors import UserError, shown
+from hfseg.machine import check_shared_memory, num_cores
 from hfseg.train_keys import TRAIN_DEFAULTS
 
 
 def default_workers() -> int:
     """2 to 8 processes to load data, by the cores that each of this machine's training processes has."""
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 2
-    cores //= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun and accelerate set it
+    cores = num_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun and accelerate set it
     return min(max(cores - 1, 2), 8)
 
 
@@ -142,6 +141,15 @@ def check_optimizer(args: TrainingArguments, model: PreTrainedModel) -> None:
                 raise UserError(
                     f"{setting} does nothing for {name}: leave it out (train.{key}=null), or choose another optimizer."
                 )
+
+
+def check_worker_memory(config: RunConfig, args: TrainingArguments) -> None:
+    """Raises UserError where the processes that load data could not hand over their batches."""
+    # at least: bytes in training, float32 in evaluation, and a byte for the label
+    train = args.per_device_train_batch_size * config.transforms.size**2 * (3 + 1)
+    evaluation = args.per_device_eval_batch_size * config.eval_size**2 * (3 * 4 + 1)
+    ahead = args.dataloader_num_workers * (args.dataloader_prefetch_factor or 2)  # torch's default
+    check_shared_memory(args.dataloader_num_workers, ahead * max(train, evaluation))
 
 
 def get_reporting(args: TrainingArguments) -> list[type]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,7 +12,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl,
 from hfseg.config import ModelConfig
 from hfseg.errors import UserError
 from hfseg.models.freezing import Frozen, freeze_encoder
-from hfseg.whole_files import write_text
+from hfseg.whole_files import write_text, writing
 
 
 class Training(Protocol):
@@ -175,7 +176,9 @@ class HistoryCallback(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         if self.is_training and state.is_world_process_zero and logs:
-            with self.path.open("a") as file:
+            # "a" would begin a new file where the folder has been removed and a checkpoint has made it again
+            with writing(self.path), self.path.open("r+", encoding="utf-8") as file:
+                file.seek(0, os.SEEK_END)
                 file.write(_as_line(logs, state.global_step))
 
     def on_train_end(
@@ -198,4 +201,4 @@ def read_history(path: Path) -> Sequence[dict[str, Any]]:
     """The lines of a history file, without one that a kill has torn."""
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]

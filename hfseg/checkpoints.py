@@ -9,15 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from hfseg.errors import UserError
+from hfseg.errors import UserError, WriteError
+from hfseg.whole_files import follow_umask, remove, writing
 
-PARTIAL = "checkpoint.partial"  # the folder that a checkpoint is written into
+PARTIAL = ".checkpoint.partial"  # the folder that a checkpoint is written into
 FILES = "files.json"  # name, size and CRC-32 of all other files
 CHUNK = 1 << 20
-TORCH_WRITER = ("PytorchStreamWriter", "iostream error")  # who speaks in a RuntimeError of torch.save
 
 logger = logging.getLogger(__name__)
 
@@ -25,17 +24,18 @@ logger = logging.getLogger(__name__)
 def commit(partial: Path, folder: Path) -> None:
     """Lists a complete checkpoint's files and gives it its name, in the place of a torn one if there is one."""
     listing = {path.name: [path.stat().st_size, _crc32(path)] for path in sorted(partial.iterdir()) if path.is_file()}
-    (partial / FILES).write_text(json.dumps(listing, indent=2))
-    for path in partial.iterdir():
-        _sync(path)
-    shutil.rmtree(folder, ignore_errors=True)
+    (partial / FILES).write_text(json.dumps(listing, indent=2), encoding="utf-8")
+    follow_umask(partial)
+    for name in (*listing, FILES):
+        _sync(partial / name)
+    remove(folder)
     partial.rename(folder)
 
 
 def damage(folder: Path) -> str | None:
     """What is wrong with a checkpoint, or None if every file is as it was written."""
     try:
-        listing = json.loads((folder / FILES).read_text())
+        listing = json.loads((folder / FILES).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return f"{FILES} is missing or torn"
     for name, (size, crc32) in listing.items():
@@ -75,25 +75,30 @@ def last_whole_checkpoint(output_dir: Path) -> Path:
     )
 
 
+def make_partial(partial: Path) -> None:
+    """Makes the empty folder that a checkpoint is written into, in the place of what a kill has left of one.
+
+    Raises:
+        WriteError: the disk refuses it.
+    """
+    with writing(partial):
+        remove(partial)
+        partial.mkdir()  # fails where somebody has put a link in its place
+
+
 @contextmanager
 def written_or_nothing(partial: Path) -> Iterator[None]:
     """Removes the half-written folder when the disk is full, or anything else keeps it from being written.
 
     Raises:
-        UserError: it could not be written.
+        WriteError: it could not be written.
     """
     try:
-        yield
-    except (OSError, SafetensorError, RuntimeError) as error:
-        # torch.save says so in a RuntimeError, from its C++ writer
-        if isinstance(error, RuntimeError) and not any(word in str(error) for word in TORCH_WRITER):
-            raise
+        with writing(partial):
+            yield
+    except WriteError:
         shutil.rmtree(partial, ignore_errors=True)
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"The checkpoint could not be written to {partial.parent}: {reason}. The checkpoints before it are whole; "
-            "make room on the disk (train.save_total_limit) and go on with --resume."
-        ) from error
+        raise
 
 
 def _crc32(path: Path) -> int:
@@ -106,7 +111,7 @@ def _crc32(path: Path) -> int:
 
 def _sync(path: Path) -> None:
     """To the disk itself: a rename must not be there before the bytes are."""
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDWR)  # Windows syncs nothing that is open for reading only
     try:
         os.fsync(descriptor)
     finally:

@@ -15,6 +15,7 @@ from hfseg.ignored_settings import ignored_settings
 from hfseg.study_config import StudyConfig
 from hfseg.text_keys import KeyType, key_type
 from hfseg.train_keys import hint, train_problems, without_nulls
+from hfseg.whole_files import write_text
 from hfseg.yaml_text import dump_yaml
 
 MAX_PROBLEMS = 30  # that one message lists
@@ -387,7 +388,7 @@ class RunConfig(Section):
 
     def save(self, path: Path) -> None:
         """Writes the resolved config: with it alone the run can be repeated."""
-        path.write_text(dump_yaml(self.model_dump(mode="json")), encoding="utf-8")
+        write_text(path, dump_yaml(self.model_dump(mode="json")))
 
 
 def type_of(path: tuple[str, ...]) -> KeyType:

@@ -5,7 +5,7 @@ from rich.console import Console
 from hfseg.config import RunConfig
 from hfseg.data import Report, check_run_data
 from hfseg.doctor_figures import plot_class_distribution, plot_contact_sheet
-from hfseg.errors import UserError
+from hfseg.whole_files import writing
 
 
 def check(config: RunConfig) -> Report:
@@ -21,10 +21,8 @@ def check(config: RunConfig) -> Report:
         UserError: there is no data to look at, or the folder cannot be written.
     """
     folder = config.output_dir / "check"
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"output_dir={config.output_dir} cannot be written to: {error}") from error
     report = check_run_data(config.data)
     report.save(folder / "check.json")
     shares = {split: report.shares(split) for split in report.pixels}

@@ -40,5 +40,9 @@ class UserError(ValueError):
         super().__init__(printable(message))
 
 
+class WriteError(UserError):
+    """A disk does not take what is to be written: says which file, why, and how that is mended."""
+
+
 class HubTransferError(UserError):
     """A transfer to or from the Hub: says what was being done, what reached the Hub, and the next step."""

@@ -23,6 +23,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 from hfseg.errors import UserError
 from hfseg.models.auto_model import load_trained
 from hfseg.models.inference import inference_copy
+from hfseg.whole_files import writing
 
 try:
     import onnx
@@ -114,7 +115,7 @@ def export_onnx(source: str, path: str | Path, argmax: bool = False) -> dict[str
     model, processor = load_trained(source)
     check_beside(path, processor, source)
     network = ExportForm(model, argmax).eval()
-    with tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as scratch:
+    with writing(path), tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as scratch:
         unchecked = Path(scratch) / path.name
         start = time.perf_counter()
         write_onnx(network, unchecked, metadata(model, processor))
@@ -125,7 +126,7 @@ def export_onnx(source: str, path: str | Path, argmax: bool = False) -> dict[str
             "parity_seconds": round(time.perf_counter() - exported, 1),
         }
         require_parity(cases, source)
-        (Path(scratch) / "report").write_text(json.dumps(report, indent=2, allow_nan=False) + "\n")
+        (Path(scratch) / "report").write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         processor.save_pretrained(scratch)
         (Path(scratch) / "report").replace(path.with_suffix(".json"))
         (Path(scratch) / "preprocessor_config.json").replace(path.parent / "preprocessor_config.json")

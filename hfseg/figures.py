@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hfseg.labels import LabelSet
-from hfseg.whole_files import written_whole
+from hfseg.whole_files import writing, written_whole
 
 UNDEFINED = "\N{EN DASH}"
 INK = "#1f2329"  # of text and lines; becomes the page's colour in `inline_svg`
@@ -298,7 +298,8 @@ def class_handles(labels: LabelSet, chosen: Container[int] | None = None) -> lis
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Writes a `.png` or `.svg` (white behind it)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     kind = path.suffix.removeprefix(".")
     with rc_context(STYLE), written_whole(path) as partial:
         figure.savefig(partial, format=kind, dpi=110, metadata=NO_METADATA if kind == "svg" else None)

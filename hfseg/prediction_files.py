@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hfseg.data.files import file_state
-from hfseg.errors import UserError
+from hfseg.errors import UserError, WriteError
 from hfseg.figures import OVERLAY
 from hfseg.labels import LabelSet
-from hfseg.whole_files import write_json, written_whole
+from hfseg.whole_files import LEFTOVERS, remove_leftovers, write_json, writing, written_whole
 
 LINES, SETTINGS, PARTS = "predictions.jsonl", "settings.json", ".parts"
 KEYS = {"name", "file", "file_state", "width", "height", "shares", "confidence"}  # of a line
@@ -54,6 +54,7 @@ class PredictionFolder:
             if taken:
                 raise UserError(f"{self.root} holds {taken[0]} of something else. Choose another --output.")
         with _writing(self.root):
+            remove_leftovers(self.root, f"**/{LEFTOVERS}")
             for folder in (PARTS, *SUFFIXES):
                 (self.root / folder).mkdir(parents=True, exist_ok=True)
             write_json(path, settings)
@@ -65,7 +66,7 @@ class PredictionFolder:
 
     def _check_settings(self, path: Path, settings: Mapping[str, Any]) -> None:
         try:
-            found = json.loads(path.read_text())
+            found = json.loads(path.read_text(encoding="utf-8"))
             differing = [key for key, value in settings.items() if key != "model" and found[key] != value]
             name = found["model"]
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -122,7 +123,7 @@ class PredictionFolder:
 
     def append(self, part: int, line: Mapping[str, Any]) -> None:
         """Adds the line of an image whose pictures are written; raises UserError where there is no room."""
-        with _writing(self.root), (self.root / PARTS / f"{part}.jsonl").open("a") as file:
+        with _writing(self.root), (self.root / PARTS / f"{part}.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def merge(self) -> Iterator[dict[str, Any]]:
@@ -136,7 +137,7 @@ class PredictionFolder:
 
     def _consolidate(self, lines: Mapping[str, Mapping[str, Any]]) -> None:
         with _writing(self.root):
-            with written_whole(self.root / LINES) as partial, partial.open("w") as file:
+            with written_whole(self.root / LINES) as partial, partial.open("w", encoding="utf-8") as file:
                 file.writelines(json.dumps(line) + "\n" for _, line in sorted(lines.items()))
             for path in (self.root / PARTS).glob("*.jsonl"):  # all in it is in the file now
                 path.unlink()
@@ -148,7 +149,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         UserError: a line is none of ours.
     """
-    with path.open() as file:
+    with path.open(encoding="utf-8") as file:
         for number, text in enumerate(file, start=1):
             if not text.endswith("\n"):
                 return
@@ -174,9 +175,7 @@ def _save(picture: Image.Image, path: Path) -> None:
 def _writing(root: Path) -> Iterator[None]:
     """Around writing: what the disk refuses is the user's to mend."""
     try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"{error.filename or root} cannot be written: {error.strerror or error}. Make room or choose another "
-            "--output, and start again: what is finished stays."
-        ) from error
+        with writing(root):
+            yield
+    except WriteError as error:
+        raise UserError(f"{error} Then start again, or choose another --output: what is finished stays.") from error

@@ -1,10 +1,9 @@
 """predict_images(...): a folder of images to masks, overlays and class shares, by any number of processes."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
@@ -14,7 +13,6 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
@@ -25,7 +23,9 @@ from rich.text import Text
 from hfseg.data.files import file_state
 from hfseg.data.image_paths import find_images
 from hfseg.errors import UserError
+from hfseg.folder_lock import locked
 from hfseg.labels import LabelSet
+from hfseg.machine import num_cores
 from hfseg.predict import read_image
 from hfseg.prediction_files import SUFFIXES, PredictionFolder
 from hfseg.predictor import Predictor, load_predictor, segment
@@ -33,7 +33,7 @@ from hfseg.predictor import Predictor, load_predictor, segment
 NUM_NAMED = 5  # of the images that were skipped; each has been named when it was its turn
 # A photo of 384 pixels takes 5 ms to decode, resize and write, for which a GPU is not to wait; on a CPU, whose cores
 # the model keeps busy, threads were measured neither to help nor to hurt.
-NUM_THREADS = min(8, os.cpu_count() or 1)
+NUM_THREADS = min(8, num_cores())
 WAIT = timedelta(days=7)  # for the slowest process
 Loaded: TypeAlias = tuple[str, Path, Image.Image, torch.Tensor]  # name, file, RGB, pixel values (1, 3, h, w)
 Segmented: TypeAlias = tuple[str, Path, Image.Image, NDArray[Any], float]  # name, file, RGB, ids (H, W), confidence
@@ -77,7 +77,7 @@ def predict_images(
     named = find_images(inputs, ignored=[output / folder for folder in SUFFIXES])
     predictor = load_predictor(model, overrides, state.device)
     files = PredictionFolder(output, predictor.labels)
-    with locked(output) if state.is_main_process else nullcontext():
+    with locked(output, "--output") if state.is_main_process else nullcontext():
         if state.is_main_process:
             files.prepare(predictor.settings, named)
         state.wait_for_everyone()
@@ -101,17 +101,6 @@ def predict_images(
             f"or leave them out, and start again.\n  " + "\n  ".join(reasons)
         )
     return output / "predictions.jsonl"
-
-
-def locked(output: Path) -> AbstractContextManager[Any]:
-    """Against a second command for the same folder; a process that is gone holds no lock."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        return FileLock(output / ".lock").acquire(timeout=0)
-    except Timeout as error:
-        raise UserError(f"Another process is writing to {output}. Wait for it, or choose another --output.") from error
-    except OSError as error:
-        raise UserError(f"{output} cannot be written: {error.strerror or error}. Choose another --output.") from error
 
 
 class Rate(ProgressColumn):

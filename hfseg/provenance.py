@@ -1,6 +1,5 @@
 """What made a run: command, data, versions, hardware. Goes into the run's files, the card and the model's config."""
 
-import os
 import platform
 import re
 import shlex
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 
 from hfseg.config import RunConfig
+from hfseg.machine import num_cores
 
 # A path inside an override's YAML, such as data={name: folder, root: /home/me/data}
 INNER_PATH = re.compile(r"(?<=[\s{\[,'\"])(?:/|~/|\.\./)[^\s,\]}'\"]+")
@@ -62,20 +62,25 @@ def public_command(words: Sequence[str]) -> str:
         key, equals, value = word.partition("=")
         if key == "data.root" and equals:
             shown.append("data.root=<root>")
-        elif equals and value.startswith(("/", "~", "..")):
+        elif equals and _is_private(value):
             shown.append(shlex.quote(f"{key}={Path(value).name}"))
-        elif word.startswith(("/", "~", "..")):
+        elif _is_private(word):
             shown.append(shlex.quote("/".join(Path(word).parts[-2:])))
         else:
             shown.append(shlex.quote(INNER_PATH.sub("<path>", word)))
     return " ".join(["python", *shown])
 
 
+def _is_private(word: str) -> bool:
+    """Whether a word is a path of this machine."""
+    return word.startswith(("/", "~", "..")) or Path(word).is_absolute()  # such as C:\data on Windows
+
+
 def describe_hardware() -> str:
     """The accelerator, or the processor and its cores."""
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
-    return f"{len(os.sched_getaffinity(0))} CPU cores ({platform.machine()})"
+    return f"{num_cores()} CPU cores ({platform.machine()})"
 
 
 def peak_memory_mb() -> float | None:
@@ -86,7 +91,7 @@ def peak_memory_mb() -> float | None:
     if torch.cuda.is_available():
         return round(torch.cuda.max_memory_allocated() / 2**20, 1)
     try:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
     return next((round(int(line.split()[1]) / 1024, 1) for line in lines if line.startswith("VmHWM:")), None)

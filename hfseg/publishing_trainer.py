@@ -12,6 +12,7 @@ from transformers.trainer_utils import HubStrategy
 from hfseg.errors import HubTransferError, UserError
 from hfseg.hub import PushResult, check_access, publish
 from hfseg.run_files import Files, check_no_token, model_files, public_files
+from hfseg.whole_files import write_text
 
 NO_OPTIMIZER = (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS)
 
@@ -53,7 +54,7 @@ class PublishingTrainer(Trainer):
         """Keeps the card that the run has written. Where there is none yet: one that says that training goes on."""
         path = Path(self.args.output_dir) / "README.md"
         if not path.exists():
-            path.write_text(self._progress_card(), encoding="utf-8")
+            write_text(path, self._progress_card())
 
     def _progress_card(self) -> str:
         data = ModelCardData(

@@ -2,7 +2,7 @@
 
 import json
 import logging
-import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import datasets
 from rich.console import Console
 from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments, set_seed
 
-from hfseg.arguments import check_arguments, check_streaming, training_arguments
+from hfseg.arguments import check_arguments, check_streaming, check_worker_memory, training_arguments
 from hfseg.callbacks import HistoryCallback, ScheduledUnfreezing, early_stopping
 from hfseg.config import RunConfig
 from hfseg.console import print_table
@@ -26,12 +26,12 @@ from hfseg.preflight import check_evaluated_sizes, check_labelled, check_trainin
 from hfseg.provenance import Provenance, peak_memory_mb
 from hfseg.publish import publish_run
 from hfseg.run_figures import keep_examples
-from hfseg.run_folder import check_output_dir, check_same_classes, check_same_run
+from hfseg.run_folder import check_output_dir, check_same_classes, check_same_run, writing_run
 from hfseg.run_pages import EXAMPLES, discard_results, missing_pages, write_pages
 from hfseg.scores import flat_metrics
 from hfseg.scoring import FinalScores, evaluate
 from hfseg.trainer import SegTrainer
-from hfseg.whole_files import write_json
+from hfseg.whole_files import complete_folder, remove, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -55,10 +55,19 @@ def run(config: RunConfig, resume: bool = False, eval_only: bool = False) -> dic
         raise UserError("This config has a `study`, which is several runs: hfseg.run_study runs it.")
     args = training_arguments(config)
     check_streaming(config, args)
-    if resume and missing_pages(config.output_dir):
-        return complete(config, args)
+    if not config.output_dir.exists():
+        check_output_dir(config, resume, eval_only)  # nothing is made where there is nothing to go on from
+    with writing_run(config.output_dir) if args.process_index == 0 else nullcontext():
+        if resume and missing_pages(config.output_dir):
+            return complete(config, args)
+        return run_in_folder(config, args, resume, eval_only)
+
+
+def run_in_folder(config: RunConfig, args: TrainingArguments, resume: bool, eval_only: bool) -> dict[str, Any]:
+    """The run itself, in a folder that no other process writes to; see `run`."""
     checkpoint = check_output_dir(config, resume, eval_only)
     check_hub(config, args, eval_only)
+    check_worker_memory(config, args)
     differing = check_same_run(config, eval_only) if resume or eval_only else None
     if differing is not None and args.process_index == 0:
         Console().print(differing, highlight=False, markup=False, soft_wrap=True)
@@ -134,12 +143,12 @@ def complete(config: RunConfig, args: TrainingArguments) -> dict[str, Any]:
             keep_examples(output_dir, config.eval, model, processor, data["validation"], labels)
         write_pages(output_dir)
         per_class, metrics = (
-            json.loads((output_dir / name).read_text()) for name in ("per_class.json", "metrics.json")
+            json.loads((output_dir / name).read_text(encoding="utf-8")) for name in ("per_class.json", "metrics.json")
         )
         print_table(per_class, metrics)
         if config.hub.repo is not None:
             publish_run(output_dir, config.hub)
-    return json.loads((output_dir / "metrics.json").read_text())
+    return json.loads((output_dir / "metrics.json").read_text(encoding="utf-8"))
 
 
 def check_hub(config: RunConfig, args: TrainingArguments, eval_only: bool) -> None:
@@ -203,7 +212,6 @@ def build_trainer(
 ) -> SegTrainer:
     """Puts the parts together."""
     transform = TrainTransform(config.transforms, processor.image_mean, processor.image_std, labels.ignore_index)
-    config.output_dir.mkdir(parents=True, exist_ok=True)
     return SegTrainer(
         model=model,
         args=args,
@@ -258,9 +266,7 @@ def save_model(trainer: SegTrainer, folder: Path) -> None:
     """Writes weights, config and image processor: all that loading needs, and nothing private."""
     if not trainer.is_world_process_zero():
         return
-    partial = folder.with_name("model.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    trainer.accelerator.unwrap_model(trainer.model).save_pretrained(partial)
-    trainer.processing_class.save_pretrained(partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    with complete_folder(folder) as partial:
+        trainer.accelerator.unwrap_model(trainer.model).save_pretrained(partial)
+        trainer.processing_class.save_pretrained(partial)
+        remove(folder)  # an earlier training's

@@ -40,7 +40,7 @@ def published_files(run_dir: Path, images: bool = False, repo: str | None = None
     names = [*RESULTS, "README.md", *(name for name in EXTRAS if (run_dir / name).is_file())]
     shows_data = images or config["data"]["name"].startswith("synthetic_")
     pictures = [path for pattern in SHOW_DATA for path in run_dir.glob(pattern) if path.is_file()]
-    names += [str(path.relative_to(run_dir)) for path in pictures if shows_data or path.name in PLOTS]
+    names += [path.relative_to(run_dir).as_posix() for path in pictures if shows_data or path.name in PLOTS]
     found = model_files(run_dir / "model") | {name: run_dir / name for name in names}
     private = private_words(run_dir, config)
     files = public_files(found, private)
@@ -112,7 +112,7 @@ def private_words(run_dir: Path, config: dict[str, Any]) -> dict[str, str]:
     words = {str(Path.home()): "~", str(Path.cwd()): ".", str(run_dir.resolve().parent): "."}
     if root:
         words |= {str(root): "<root>", str(Path(root).resolve()): "<root>"}
-    long = [word for word in words if word.startswith("/") and word != "/"]
+    long = [word for word in words if Path(word).is_absolute() and Path(word) != Path(word).parent]
     return {word: words[word] for word in sorted(long, key=len, reverse=True)}
 
 

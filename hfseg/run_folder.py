@@ -1,13 +1,17 @@
 """The folder of a run, before it starts: it must be free, or hold the very run that goes on or is scored again."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from hfseg.checkpoints import checkpoints, last_whole_checkpoint
 from hfseg.config import RunConfig
-from hfseg.errors import UserError, shown
+from hfseg.errors import UserError, WriteError, shown
+from hfseg.folder_lock import locked
 from hfseg.labels import LabelSet
+from hfseg.whole_files import remove_leftovers
 
 # Keys, or sections, in which a run that goes on may differ from the one that was started: with any value of these the
 # same steps are made and the same scores come out. Every other key is part of what the run is.
@@ -34,6 +38,36 @@ FREE_WHEN_SCORED = (
     "eval.boundary", "eval.calibration",
 )  # fmt: skip
 
+PATIENCE = 6.0  # seconds; workers of a killed process hold its lock until they see that it is gone, within 5
+
+
+@contextmanager
+def writing_run(output_dir: Path) -> Iterator[None]:
+    """Holds the folder of a run against a second process, and says how a run goes on that the disk has stopped.
+
+    Raises:
+        LockedError: another process is writing to it.
+        WriteError: it cannot be written to.
+    """
+    if output_dir.exists() and not output_dir.is_dir():
+        raise UserError(f"output_dir={output_dir} is a file; give a folder.")
+    try:
+        with locked(output_dir, "output_dir", patience=PATIENCE):
+            for folder in (output_dir, output_dir / "model", output_dir / "figures"):
+                remove_leftovers(folder)
+            yield
+    except WriteError as error:
+        raise WriteError(f"{error} {next_step(output_dir)}") from error
+
+
+def next_step(output_dir: Path) -> str:
+    """How a run goes on whose files could not be written."""
+    if (output_dir / "metrics.json").exists():
+        return "Then score the run again with --eval-only."
+    if checkpoints(output_dir):
+        return "Then go on with --resume: the last checkpoint is whole."
+    return "Then start again, or choose another output_dir."
+
 
 def check_output_dir(config: RunConfig, resume: bool, eval_only: bool) -> str | None:
     """Keeps one run from overwriting another; returns the checkpoint to resume from, if that is wanted.
@@ -46,12 +80,6 @@ def check_output_dir(config: RunConfig, resume: bool, eval_only: bool) -> str | 
         raise UserError(
             f"There is nothing to score: {output_dir}/model does not exist. Train first or set model.init."
         )
-    try:
-        output_dir.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"output_dir={output_dir} cannot be written to: {shown(error)}") from error
-    if output_dir.exists() and not output_dir.is_dir():
-        raise UserError(f"output_dir={output_dir} is a file; give a folder.")
     if resume and (output_dir / "metrics.json").exists():
         raise UserError(f"{output_dir} holds a finished run: there is nothing to resume. --eval-only scores it again.")
     if resume:
@@ -102,7 +130,7 @@ def _keys(config: RunConfig) -> dict[str, Any]:
 def check_same_classes(folder: Path, labels: LabelSet) -> None:
     """Raises UserError where the weights in a folder are those of other classes, or of another order of them."""
     try:
-        saved = json.loads((folder / "config.json").read_text())["id2label"]
+        saved = json.loads((folder / "config.json").read_text(encoding="utf-8"))["id2label"]
         then, now = [saved[str(index)] for index in range(len(saved))], list(labels.names)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{folder}/config.json is missing or torn ({shown(error)}): start another run.") from error

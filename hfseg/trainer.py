@@ -2,7 +2,6 @@
 
 import json
 import logging
-import shutil
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -20,7 +19,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from hfseg.arguments import check_schedule, refused
 from hfseg.callbacks import EpochCallback, TrainingStateCallback, best_metric_is_undefined, best_metric_key
-from hfseg.checkpoints import PARTIAL, commit, written_or_nothing
+from hfseg.checkpoints import PARTIAL, commit, make_partial, written_or_nothing
 from hfseg.config import EvalConfig, LossConfig
 from hfseg.data.samples import SegCollator, normalise
 from hfseg.ema import EMA_FILE, WeightAverage
@@ -357,7 +356,7 @@ class SegTrainer(PublishingTrainer):
         run_dir, name = Path(self._get_output_dir(trial)), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         partial = run_dir / PARTIAL
         if self.args.should_save:
-            shutil.rmtree(partial, ignore_errors=True)  # a kill has left it
+            make_partial(partial)
         self.accelerator.wait_for_everyone()
         self._writing_to = partial
         try:
@@ -392,7 +391,7 @@ class SegTrainer(PublishingTrainer):
             "confusion": self._train_confusion.tolist(),
             "seconds": time.monotonic() - self._began if self._began is not None else 0.0,
         }
-        (folder / f"sums_{self.args.process_index}.json").write_text(json.dumps(sums))
+        (folder / f"sums_{self.args.process_index}.json").write_text(json.dumps(sums), encoding="utf-8")
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
@@ -410,7 +409,7 @@ class SegTrainer(PublishingTrainer):
             self._average.load(folder, self.state.global_step)
         sums_file = folder / f"sums_{self.args.process_index}.json"
         if sums_file.exists():  # not with another number of processes, nor in a checkpoint of the stock Trainer
-            sums = json.loads(sums_file.read_text())
+            sums = json.loads(sums_file.read_text(encoding="utf-8"))
             self._tr_loss.fill_(sums["loss"])
             self._total_loss_scalar = sums["loss_until_last_log"]
             self._globalstep_last_logged = sums["last_logged_step"]

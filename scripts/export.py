@@ -21,6 +21,14 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> int:
     arguments = parse_arguments()  # before anything heavy is imported: --help answers at once
+    from hfseg.terminal import lossy_output
+
+    with lossy_output():
+        return exit_code(arguments)
+
+
+def exit_code(arguments: argparse.Namespace) -> int:
+    """Exports, and says in one message why not."""
     from hfseg import UserError
     from hfseg.export import ParityError, export_onnx
 

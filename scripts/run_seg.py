@@ -71,10 +71,20 @@ def do(arguments: argparse.Namespace) -> None:
 
 def main() -> int:
     arguments = parse_arguments()  # before anything heavy is imported: --help answers at once
+    from hfseg.terminal import lossy_output
+
+    with lossy_output():
+        return exit_code(arguments)
+
+
+def exit_code(arguments: argparse.Namespace) -> int:
+    """Does what is asked, and says in one message why not."""
     from torch import distributed
 
     from hfseg import UserError
+    from hfseg.study.process import end_with_parent
 
+    end_with_parent()
     try:
         do(arguments)
         if distributed.is_available() and distributed.is_initialized():

@@ -11,8 +11,9 @@ from tests.conftest import REPOSITORY
 
 # Each layer may import the ones before it, not its neighbours and not the ones after it.
 LAYERS = (
-    {"errors", "whole_files"},
-    {"train_keys", "yaml_text"},
+    {"errors", "terminal"},
+    {"machine", "whole_files"},
+    {"train_keys", "yaml_text", "folder_lock"},
     {"ignored_settings", "study_config", "text_keys"},
     {"config_file"},
     {"labels", "config", "caveats", "class_ids", "confusion", "scores"},

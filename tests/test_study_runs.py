@@ -14,7 +14,6 @@ import yaml
 
 from hfseg import RunConfig
 from hfseg.study.plan import plan
-from hfseg.study.process import RunningElsewhereError, locked
 from hfseg.study.running import last_words
 from tests.conftest import REPOSITORY
 from tests.study_runs import write_run
@@ -88,13 +87,6 @@ def test_a_crash_is_not_told_in_the_words_of_an_earlier_attempt(tmp_path: Path) 
     (job.folder / "log.txt").write_text("error: data.root is no folder.\nTraceback:\nMemoryError: too large\n")
     assert last_words(job, 1).startswith("MemoryError: too large (see ")
     assert last_words(job, 2).startswith("data.root is no folder. (see ")
-
-
-def test_one_run_has_one_process(tmp_path: Path) -> None:
-    with locked(tmp_path), pytest.raises(RunningElsewhereError), locked(tmp_path, patience=0.1):
-        pass
-    with locked(tmp_path, patience=0):
-        pass
 
 
 def run_until(path: Path, seen: Path, number: int, study_only: bool) -> None:

@@ -1,6 +1,5 @@
 """Unpacking an archive so that it is either there as a whole or not at all."""
 
-import os
 import re
 import shutil
 import stat
@@ -13,6 +12,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from filelock import FileLock
 
 from hfseg.errors import UserError
+from hfseg.whole_files import complete_folder, remove_leftovers, writing
 
 EVERYTHING = re.compile("")
 # What damaged bytes make the two libraries raise, found by damaging some; the last two are about a member's header.
@@ -36,18 +36,14 @@ def extract_archives(
     Raises:
         UserError: an archive is truncated, corrupt, too large, or has members that lead outside of the folder.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
         if not folder.exists():
-            partial = folder.with_name(folder.name + ".partial")
-            shutil.rmtree(partial, ignore_errors=True)  # a killed process left it: this one holds the lock
-            partial.mkdir()
-            try:
+            remove_leftovers(folder.parent, f".{folder.name}-*.partial")  # this process holds the lock
+            with complete_folder(folder) as partial:
                 for archive in archives:
                     _extract(archive, partial, max_bytes, wanted)
-                os.replace(partial, folder)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 

@@ -12,6 +12,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from hfseg.data.decoding import REDUCTIONS, read_row, undecoded
+from hfseg.whole_files import writing
 
 CACHE_VERSION = 1  # rises whenever what is written changes
 DECODED = datasets.Features(
@@ -49,8 +50,9 @@ class DecodedRows:
 
     def __init__(self, data: datasets.Dataset) -> None:
         files = data.cache_files  # none for a data set in memory, whose copy stays there too
-        lock = FileLock(Path(files[0]["filename"]).with_suffix(".decoded.lock")) if files else nullcontext()
-        with lock:
+        path = Path(files[0]["filename"]).with_suffix(".decoded") if files else Path("memory")
+        lock = FileLock(path.with_suffix(".decoded.lock")) if files else nullcontext()
+        with lock, writing(path):
             self.data = (
                 undecoded(data)
                 .map(

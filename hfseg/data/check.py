@@ -1,6 +1,5 @@
 """The label doctor: looks at every image and mask of a data set and lists all faults, not only the first."""
 
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 from hfseg.config import DataConfig
+from hfseg.data.cache_folder import cache_folder
 from hfseg.data.class_counts import count_classes, judge_classes, judge_validation
 from hfseg.data.decoding import undecoded
 from hfseg.data.diagnosis import diagnose_masks
@@ -28,6 +28,7 @@ from hfseg.data.source import Pair, Source
 from hfseg.data.tiles import choose_tiles, load_tile
 from hfseg.errors import UserError
 from hfseg.labels import LabelSet
+from hfseg.machine import num_cores
 
 QUICK_SAMPLES = 300
 
@@ -50,7 +51,7 @@ def check_data(config: DataConfig, quick: bool = False) -> Report:
     if config.name == "hub":
         data, labels = load_dataset(config)
         return check_rows(data, labels, config.name, quick)
-    return check_source(find_source(config, Path(datasets.config.HF_DATASETS_CACHE)), quick)
+    return check_source(find_source(config, cache_folder()), quick)
 
 
 def check_run_data(config: DataConfig, quick: bool = False) -> Report:
@@ -129,7 +130,7 @@ def walk(samples: Sequence[Callable[[], Sample]], labels: LabelSet, quick: bool)
     def task(make_sample: Callable[[], Sample]) -> Inspection:
         return inspect(make_sample(), labels, quick)
 
-    pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+    pool = ThreadPoolExecutor(num_cores())
     try:
         results = pool.map(task, samples)
         console = Console(stderr=True)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from hfseg.errors import UserError
+from hfseg.whole_files import writing
 
 # What Pillow raises on damaged files; the last two come from damaged EXIF.
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, TypeError, struct.error)
@@ -85,10 +86,11 @@ def build(builder: datasets.DatasetBuilder) -> datasets.DatasetDict:
     Raises:
         UserError: what the builder found wrong with the data.
     """
-    try:
-        builder.download_and_prepare()
-    except datasets.exceptions.DatasetGenerationError as error:
-        if isinstance(error.__cause__, UserError):
-            raise error.__cause__ from None
-        raise
+    with writing(Path(builder.cache_dir)):
+        try:
+            builder.download_and_prepare()
+        except datasets.exceptions.DatasetGenerationError as error:
+            if isinstance(error.__cause__, UserError | OSError):  # the data's, or the disk's
+                raise error.__cause__ from None
+            raise
     return builder.as_dataset()

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import datasets
 from filelock import FileLock
 
 from hfseg.config import DataConfig, SyntheticConfig
+from hfseg.data.cache_folder import cache_folder
 from hfseg.data.cityscapes import cityscapes_source
 from hfseg.data.folder import folder_source
 from hfseg.data.hub import Splits, load_hub
@@ -16,6 +16,7 @@ from hfseg.data.synthetic import SYNTHETIC_VERSION, write_synthetic_pet
 from hfseg.data.synthetic_cityscapes import SYNTHETIC_CITYSCAPES_VERSION, write_synthetic_cityscapes
 from hfseg.errors import UserError
 from hfseg.labels import LabelSet
+from hfseg.whole_files import remove_leftovers, writing
 
 
 def load_dataset(config: DataConfig) -> tuple[Splits, LabelSet]:
@@ -38,7 +39,7 @@ def load_dataset(config: DataConfig) -> tuple[Splits, LabelSet]:
         >>> sorted(data), labels.names
         (['test', 'train', 'validation'], ('pet', 'background', 'boundary'))
     """
-    cache_dir = Path(datasets.config.HF_DATASETS_CACHE)
+    cache_dir = cache_folder()
     if config.name == "hub":
         return load_hub(config, cache_dir)
     source = find_source(config, cache_dir)
@@ -69,12 +70,11 @@ def draw_once(
     drawing = config.synthetic
     stem = f"v{version}-{drawing.num_trainval}-{drawing.num_test}-{drawing.size}-{drawing.seed}"
     root = (config.root or cache_dir) / config.name / stem
-    try:
+    with writing(root):
         root.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"data.root={root.parent} cannot be made a folder to draw into: {error}") from error
     with FileLock(root.parent / f"{stem}.lock"):
         if not root.exists():
+            remove_leftovers(root.parent, f".{stem}-*.partial")  # this process holds the lock
             draw(root, drawing)
     return root
 

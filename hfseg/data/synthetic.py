@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from hfseg.data.complete import complete_folder
 from hfseg.data.drawing import (
     COLOURS,
     RING_WIDTH,
@@ -34,6 +33,7 @@ from hfseg.data.drawing import (
     surface,
     thing,
 )
+from hfseg.whole_files import complete_folder
 
 # Callers put this into their cache keys: it must rise whenever a byte of what is written changes.
 SYNTHETIC_VERSION = "1.0.0"

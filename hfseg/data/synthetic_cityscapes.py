@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hfseg.data.complete import complete_folder
 from hfseg.data.streets.ids import OUT_OF_ROI, UNLABELED
 from hfseg.data.streets.scene import RARE, draw
+from hfseg.whole_files import complete_folder
 
 # Callers put this into their cache keys: it must rise whenever a byte of what is written changes.
 SYNTHETIC_CITYSCAPES_VERSION = 1

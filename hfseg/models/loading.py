@@ -178,7 +178,7 @@ def _fcn(size: str, labels: LabelSet, source: str | None) -> tuple[HfsegFCNForSe
 def _read_config(kind: type[PreTrainedConfig], folder: Path, labels: LabelSet, source: str) -> PreTrainedConfig:
     path = folder / "config.json"
     try:
-        described = json.loads(path.read_text())
+        described = json.loads(path.read_text(encoding="utf-8"))
         model_type = described["model_type"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(

@@ -30,7 +30,7 @@ def temperature_of(config: PreTrainedConfig) -> float:
 def store_temperature(folder: Path, temperature: float | None) -> None:
     """Writes the temperature into the config of a saved model; None takes out one that is there."""
     path = folder / "config.json"
-    tree = json.loads(path.read_text())
+    tree = json.loads(path.read_text(encoding="utf-8"))
     ours = {key: value for key, value in (tree.get("hfseg") or {}).items() if key != "temperature"}
     tree["hfseg"] = ours if temperature is None else ours | {"temperature": temperature}
     write_text(path, json.dumps(tree, indent=2, sort_keys=True) + "\n")

@@ -1,33 +1,27 @@
 """One run of a study as a process of its own, which ends when the study does."""
 
-import ctypes
-import fcntl
 import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Thread
 
-LOCK = "running.lock"
+from hfseg.whole_files import writing
+
 PATIENCE = 30.0  # seconds that an interrupted run has to end
-PR_SET_PDEATHSIG = 1  # of <sys/prctl.h>
+PARENT = "HFSEG_ENDS_WITH_STDIN"  # in the environment of a run whose standard input is a pipe from its study
 QUIET = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYTHONUNBUFFERED": "1", "COLUMNS": "120"}
+INTERRUPT = signal.SIGTERM if sys.platform == "win32" else signal.SIGINT  # what Popen can send there
 
 
-class RunningElsewhereError(Exception):
-    """Another process works on this run."""
-
-
-def run_process(command: Sequence[str], log_path: Path, lock: int, tick: Callable[[], None]) -> int:
+def run_process(command: Sequence[str], log_path: Path, tick: Callable[[], None]) -> int:
     """Runs a command to its end.
 
     Args:
-        command: with its arguments.
+        command: with its arguments; it calls `end_with_parent`.
         log_path: what it prints goes to the end of this file.
-        lock: file descriptor from `locked`, which the command holds too.
         tick: called about once a second, to show progress.
 
     Returns:
@@ -35,16 +29,14 @@ def run_process(command: Sequence[str], log_path: Path, lock: int, tick: Callabl
 
     Raises:
         KeyboardInterrupt: it was interrupted, or this process was; the command has ended by then.
+        WriteError: there is no room for the log.
     """
-    with log_path.open("ab") as log:
+    with writing(log_path):
+        log = log_path.open("ab")
+    with log:
+        environment = os.environ | QUIET | {PARENT: "1"}
         process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=os.environ | QUIET,
-            pass_fds=[lock],  # the lock lasts as long as either of the two processes
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=environment
         )
         try:
             while True:
@@ -62,40 +54,28 @@ def run_process(command: Sequence[str], log_path: Path, lock: int, tick: Callabl
 
 def end(process: subprocess.Popen[bytes]) -> None:
     """Interrupts what still runs, and waits for it."""
-    if process.poll() is not None:
-        return
-    process.send_signal(signal.SIGINT)
-    try:
-        process.wait(timeout=PATIENCE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    if process.poll() is None:
+        process.send_signal(INTERRUPT)
+        try:
+            process.wait(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
 
 
-@contextmanager
-def locked(folder: Path, patience: float = 5.0) -> Iterator[int]:
-    """Holds the folder's lock, which the system takes back from whoever dies; yields its file descriptor.
+def end_with_parent() -> None:
+    """In a study's run: when the study is killed, its run must not go on alone.
 
-    Raises:
-        RunningElsewhereError: somebody else holds it, and goes on doing so.
+    The study holds the other end of standard input and never writes to it. The system closes it when the study ends,
+    however that happens.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a") as file:
-        deadline = time.monotonic() + patience  # a killed study's run needs a moment to die
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() > deadline:
-                    raise RunningElsewhereError from error
-                time.sleep(0.2)
-        yield file.fileno()
+    if os.environ.get(PARENT):
+        Thread(target=_end_at_end_of_input, daemon=True).start()
 
 
-_libc = ctypes.CDLL(None)  # looked up before any fork
-
-
-def _end_with_parent() -> None:
-    """In the child: when the study is killed, its run must not go on alone."""
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def _end_at_end_of_input() -> None:
+    while os.read(0, 1024):
+        pass
+    os._exit(1)  # at once, as a kill would

@@ -17,12 +17,15 @@ from rich.status import Status
 from hfseg.callbacks import read_history
 from hfseg.checkpoints import checkpoints, damage
 from hfseg.errors import UserError
+from hfseg.folder_lock import LockedError, locked
 from hfseg.run import run
-from hfseg.run_folder import check_same_run
+from hfseg.run_folder import PATIENCE, check_same_run
 from hfseg.run_pages import missing_pages
 from hfseg.study.plan import Job
-from hfseg.study.process import RunningElsewhereError, locked, run_process
+from hfseg.study.process import run_process
+from hfseg.whole_files import write_text, writing
 
+RUNNING = "running.lock"  # held by the study; the run that it has started holds one of its own
 INIT = "init.sha256"  # in a run's folder: of the weights that it began from
 
 
@@ -65,7 +68,9 @@ def other_weights(job: Job) -> list[str]:
     """Says so where a run began from a pretraining run's weights that have been replaced since."""
     weights = _weights(job)
     mark = job.folder / INIT
-    if weights is None or not weights.exists() or not mark.exists() or mark.read_text() == _checksum(weights):
+    if weights is None or not weights.exists() or not mark.exists():
+        return []
+    if mark.read_text(encoding="utf-8") == _checksum(weights):
         return []
     return [
         f"{job.folder} began from other weights than those in {weights.parent} now: delete the folder to train it "
@@ -120,7 +125,7 @@ def _attempt(job: Job, jobs: Sequence[Job], script: Path, progress: "_Progress",
         return outcome.reasons[job.name]
     try:
         code = _run_one(job, script, progress)
-    except RunningElsewhereError:
+    except LockedError:
         outcome.reasons[job.name] = "another process works on it"
         return outcome.reasons[job.name]
     if code == 0 and is_finished(job):
@@ -142,22 +147,25 @@ def prepare(job: Job) -> bool:
         shutil.rmtree(folder)
     weights = _weights(job)
     if weights is not None and weights.exists():
-        job.folder.mkdir(parents=True, exist_ok=True)
-        (job.folder / INIT).write_text(_checksum(weights))
+        with writing(job.folder):
+            job.folder.mkdir(parents=True, exist_ok=True)
+        write_text(job.folder / INIT, _checksum(weights))
     return False
 
 
 def _run_one(job: Job, script: Path, progress: "_Progress") -> int:
     """The exit status of the real command line, on the run's own config file."""
-    with locked(job.folder) as lock:
+    with locked(job.folder, "output_dir", RUNNING, PATIENCE):
         if is_whole(job):
             return 0  # by another process, a moment ago
         path = job.folder.parent / "configs" / f"{job.name}.yaml"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         job.config.save(path)
-        resume = ["--resume"] if prepare(job) else []
+        with locked(job.folder, "output_dir", patience=PATIENCE):  # the run's own, which a killed study's may hold
+            resume = ["--resume"] if prepare(job) else []
         command = [sys.executable, str(script), "--config", str(path), *resume]
-        return run_process(command, job.folder / "log.txt", lock, progress.show)
+        return run_process(command, job.folder / "log.txt", progress.show)
 
 
 @dataclass
@@ -179,7 +187,7 @@ class _Progress:
 
 
 def _validation(job: Job) -> float:
-    metrics: dict[str, Any] = json.loads((job.folder / "metrics.json").read_text())
+    metrics: dict[str, Any] = json.loads((job.folder / "metrics.json").read_text(encoding="utf-8"))
     score = metrics.get("eval_mean_iou")
     return float("nan") if score is None else float(score)
 
@@ -195,7 +203,8 @@ def best_so_far(jobs: Sequence[Job]) -> str:
 def last_words(job: Job, code: int) -> str:
     """The end of a failed run's log, and where it is. The log has earlier attempts too, with errors of their own."""
     path = job.folder / "log.txt"
-    lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()] if path.exists() else []
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    lines = [line for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if code == 2 and line.startswith("error: ")]
     return f"{(errors or lines or ['it said nothing'])[-1].removeprefix('error: ')} (see {path})"
 

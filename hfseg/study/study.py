@@ -23,6 +23,7 @@ from hfseg.study.running import (
     say,
 )
 from hfseg.study.texts import headline
+from hfseg.whole_files import remove_leftovers, writing
 
 
 def run_study(config: RunConfig, script: Path, arm: str | None = None) -> None:
@@ -60,7 +61,8 @@ def run_study(config: RunConfig, script: Path, arm: str | None = None) -> None:
         for job in waiting:
             run_here(job)
     else:
-        config.output_dir.mkdir(parents=True, exist_ok=True)
+        with writing(config.output_dir):
+            config.output_dir.mkdir(parents=True, exist_ok=True)
         try:
             run_jobs(jobs, chosen, script, console, outcome)
         except KeyboardInterrupt:
@@ -75,6 +77,7 @@ def tell(config: RunConfig, jobs: list[Job], warnings: list[str], outcome: Outco
     """Writes the answer from what there is, and prints it."""
     remade = [problem for job in jobs for problem in other_weights(job)]  # a pretraining that was made anew just now
     with FileLock(config.output_dir / ".report.lock"):  # jobs of a scheduler's array may end at the same time
+        remove_leftovers(config.output_dir)
         answer = write_study(config, jobs, [*warnings, *remade], outcome.reasons)
     say(console, headline(answer))
     for sentence in answer["sentences"]:
