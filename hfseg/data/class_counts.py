@@ -69,7 +69,7 @@ def judge_classes(pixels: Mapping[str, NDArray[np.int64]], labels: LabelSet) -> 
 def judge_validation(num_samples: Mapping[str, int]) -> list[Finding]:
     """A validation split of so few images that a score on it would have a 95 % interval wider than `WIDE`.
 
-    Before there is a model this is an estimate, see `SPREAD`: fewer than 13 images. The run's scores have the interval.
+    Before there is a model this is an estimate, see `SPREAD`: fewer than 13 images. Its scores have the interval.
     """
     number = num_samples.get("validation", 0)
     doubt = 1.0 if number == 1 else half_width(SPREAD / math.sqrt(number), number) if number else 0.0
