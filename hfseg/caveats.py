@@ -43,7 +43,7 @@ def uncertain_choice(metrics: Mapping[str, Any]) -> str:
         doubt = f"by which mean IoU is known to about +-{half:.2f} (95 %)" if 2 * half > WIDE else ""
     if not doubt:
         return ""
-    images = {None: "few validation images", 1: "one validation image"}.get(number, f"{number} validation images")
+    images = "few validation images" if number is None else f"{number:g} validation image{'s' * (number != 1)}"
     has_temperature = _number(metrics, "eval_temperature") is not None
     chosen = "Checkpoint and temperature rest" if has_temperature else "The checkpoint rests"
     return f"{chosen} on {images}, {doubt}: another choice may be as good. Label more."

@@ -31,7 +31,7 @@ USELESS = "This model is of no use: its mean IoU on test is 0.2000, and answerin
         ({"eval_mean_iou_high": 0.81, "eval_temperature": None}, ["The checkpoint rests on 50 validation images"]),
         (
             {"eval_mean_iou_low": None, "eval_num_images": 1},
-            ["Checkpoint and temperature rest on one validation image"],
+            ["Checkpoint and temperature rest on 1 validation image"],
         ),
         ({"eval_num_images": 2}, ["Checkpoint and temperature rest on 2 validation images, by which"]),
         ({"test_mean_iou": 0.1, "eval_mean_iou_low": 0.1}, ["This model is of no use", "Checkpoint and temperature"]),
