@@ -44,9 +44,9 @@ def folder_source(config: DataConfig) -> Source:
     mask_suffix = same_form(config.mask_suffix)
     folders = find_folders(root, mask_suffix)
     splits: dict[str, list[Pair]] = {}
-    strays = [
-        path for split in folders.masks.keys() - folders.images for path in list_files(folders.masks[split]).values()
-    ]
+    strays: list[Path] = []
+    for split in folders.masks.keys() - folders.images:
+        strays += list_files(folders.masks[split]).values()
     for split, images in folders.images.items():
         pairs, extra = pair_files(folders, split, mask_suffix)
         if not pairs:
@@ -64,9 +64,7 @@ def folder_source(config: DataConfig) -> Source:
         read_ids=MaskReader.of(table, config.reduce_labels),
         listings=class_files,
         strays=strays,
-        unread=[
-            path for folder in {*folders.images.values(), *folders.masks.values()} for path in list_unread(folder)
-        ],
+        unread=sorted({path for folder in folders.all() for path in list_unread(folder)}),
     )
 
 
@@ -77,6 +75,9 @@ class Folders:
     root: Path
     images: Mapping[str, Path]
     masks: Mapping[str, Path]
+
+    def all(self) -> list[Path]:
+        return [*self.images.values(), *self.masks.values()]
 
 
 def find_folders(root: Path, mask_suffix: str) -> Folders:

@@ -135,6 +135,10 @@ def test_padding_does_not_count_in_bytes_either() -> None:
     batch = SegCollator(LabelSet(NAMES, ignore_index=-100))(samples)
     assert batch["labels"].dtype == torch.int64
     assert batch["labels"].unique().tolist() == [-100, 1]
+    transform = TrainTransform(TransformsConfig(size=32), [0.5] * 3, [0.5] * 3, ignore_index=-100)
+    ids = np.tile(np.arange(20, dtype=np.uint8) // 10, (20, 1))
+    padded = transform(np.zeros((20, 20, 3), np.uint8), ids, np.random.default_rng(2))[1]
+    assert set(padded.unique().tolist()) <= {-100, 0, 1}
 
 
 def test_a_class_that_is_ignored_has_no_score(tmp_path: Path) -> None:

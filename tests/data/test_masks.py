@@ -117,6 +117,7 @@ def test_ids_as_they_were_saved(data: bytes) -> None:
         (encode(palette_image(IDS, [(0, 0, 0), (2, 2, 2), (1, 1, 1)]), "PNG"), "numbers colours anew"),
         (encode(palette_image(IDS, COLOURS), "GIF"), "numbers colours anew"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_was_not_saved_as_ids_is_refused(data: bytes, said: str) -> None:
     assert said in refusal(READER, data)
