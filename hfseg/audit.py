@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hfseg.scores import Counts, Scores, class_iou, frequency_weighted_iou, mean_defined, mean_iou
+from hfseg.scores import Counts, Scores, class_iou, frequency_weighted_iou, mean_defined, mean_iou, without_ignored
 
 
 @dataclass(frozen=True)
@@ -24,29 +24,34 @@ class Convention:
     meaning: str
 
 
-def audit_conventions(areas: Counts, confusion: Counts, ignored: Counts) -> list[Convention]:
+def audit_conventions(areas: Counts, confusion: Counts, ignored: Counts, ignore_index: int) -> list[Convention]:
     """The value of each package's convention.
 
+    A class that is the ignore index has no score in some packages; in others it has one where it is predicted: 0.
+
     Args:
-        areas: (N, 3, K), hits, labelled and predicted pixels per class of each image.
+        areas: (N, 3, K), hits, labelled and predicted pixels per class of each image, of an ignored class too.
         confusion: (K, K), of the data set, rows labels and columns predictions.
         ignored: (K,), predictions under ignored labels.
+        ignore_index: label of pixels that do not count.
     """
     total = areas.sum(0)
+    scored = without_ignored(total, ignore_index)
     data_set = "one confusion matrix, mean over classes with a union"
     rows: list[tuple[str, str, Callable[[], float], str]] = [
-        ("hfseg", "SegMetrics", lambda: float(mean_iou(total)), data_set),
+        ("hfseg", "SegMetrics", lambda: float(mean_iou(scored)), data_set),
         ("evaluate 0.4", "mean_iou(ignore_index=255)", lambda: float(mean_iou(total)), data_set),
         ("evaluate 0.4", "mean_iou(ignore_index=0), as in transformers' examples",
-         lambda: _ignoring_class_0(confusion, ignored), "class 0 is never labelled; ignored pixels are misses"),
+         lambda: _ignoring_class_0(confusion, ignored, ignore_index),
+         "class 0 is never labelled; ignored pixels are misses"),
         ("mmseg 1", "IoUMetric", lambda: float(mean_iou(total)), data_set),
-        ("cityscapesScripts 2", "averageScoreClasses", lambda: float(mean_iou(total)), data_set),
+        ("cityscapesScripts 2", "averageScoreClasses", lambda: float(mean_iou(scored)), data_set),
         ("torchmetrics 1.9", "segmentation.MeanIoU()", lambda: _over_pairs(areas),
          "IoU of each image and class with a union, mean over all of them"),
         ("torchmetrics 1.9", "segmentation.MeanIoU(per_class=True), mean", lambda: _over_images_then_classes(areas),
          "IoU of each image and class, mean over images, then over classes; a class that is nowhere counts -1"),
-        ("torchmetrics 1.9", "JaccardIndex(average='macro')", lambda: float(mean_iou(total)), data_set),
-        ("torchmetrics 1.9", "JaccardIndex(average='micro')", lambda: _micro(total),
+        ("torchmetrics 1.9", "JaccardIndex(average='macro')", lambda: float(mean_iou(scored)), data_set),
+        ("torchmetrics 1.9", "JaccardIndex(average='micro')", lambda: _micro(scored),
          "hits of all classes over unions of all classes"),
         ("torchmetrics 1.9", "JaccardIndex(average='weighted')", lambda: float(frequency_weighted_iou(total)),
          "IoU per class, weighted with labelled pixels"),
@@ -73,11 +78,17 @@ def audit_conventions(areas: Counts, confusion: Counts, ignored: Counts) -> list
     return known + [Convention(package, call, None, meaning) for package, call, meaning in unknown]
 
 
-def _ignoring_class_0(confusion: Counts, ignored: Counts) -> float:
-    """Labels 0 are ignored; pixels that should be are not, and whatever is predicted there has no label to hit."""
+def _ignoring_class_0(confusion: Counts, ignored: Counts, ignore_index: int) -> float:
+    """Labels 0 are ignored; pixels that should be are not.
+
+    Whatever is predicted there has no label to hit, unless the ignore index is a class.
+    """
     kept = confusion.copy()
+    unlabelled = ignored
+    if 0 <= ignore_index < len(kept):
+        kept[ignore_index], unlabelled = ignored, np.zeros_like(ignored)
     kept[0] = 0
-    return float(mean_iou(np.stack([np.diag(kept), kept.sum(1), kept.sum(0) + ignored])))
+    return float(mean_iou(np.stack([np.diag(kept), kept.sum(1), kept.sum(0) + unlabelled])))
 
 
 def _micro(areas: NDArray[Any]) -> float:

@@ -5,7 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from hfseg.confusion import count_confusion
+from hfseg.confusion import count_confusion, is_ignored
 
 BANDS = (1, 3, 5, 9)  # pixels on each side of the labels' contours
 DILATION_RATIO = 0.02  # of the image's diagonal; the paper's value
@@ -32,7 +32,7 @@ def boundary_areas(
     Returns:
         int64 (B, 1 + 4, 3, K): first for Boundary IoU, then for bands of 1, 3, 5 and 9 pixels.
     """
-    ignored = references == ignore_index
+    ignored = is_ignored(references, ignore_index)
     labels = references.to(torch.int32).masked_fill(ignored, num_labels)  # 0..K
     predicted = predictions.to(torch.int32).masked_fill(ignored, num_labels)
     radius = max(1, round(DILATION_RATIO * math.hypot(*labels.shape[1:])))

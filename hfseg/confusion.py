@@ -3,6 +3,14 @@
 import torch
 
 
+def is_ignored(references: torch.Tensor, ignore_index: int) -> torch.Tensor:
+    """Where labels, of any integer type, are the ignore index; a type that cannot hold it has none."""
+    limits = torch.iinfo(references.dtype)
+    if not limits.min <= ignore_index <= limits.max:  # torch would compare with what is left of it: 300 with 44
+        return torch.zeros_like(references, dtype=torch.bool)
+    return references == ignore_index
+
+
 def count_confusion(
     predictions: torch.Tensor, references: torch.Tensor, num_labels: int, ignore_index: int
 ) -> torch.Tensor:

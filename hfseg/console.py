@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hfseg.caveats import uncertain_choice, useless
+from hfseg.errors import printable
 from hfseg.scores import with_interval
 
 
@@ -21,7 +22,7 @@ def print_table(per_class: dict[str, list[dict[str, Any]]], metrics: dict[str, A
     for split in ("validation", "test"):
         table.add_column(split, justify="right")
     for rows in zip(per_class["eval"], per_class["test"], strict=True):
-        name = Text(rows[0]["name"])  # brackets are no markup
+        name = Text(printable(rows[0]["name"]))  # brackets are no markup
         table.add_row(name, *("-" if row["iou"] is None else f"{row['iou']:.4f}" for row in rows))
     table.add_section()
     table.add_row("mean IoU", *(with_interval(metrics, f"{prefix}_mean_iou") for prefix in per_class), style="bold")

@@ -11,7 +11,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hfseg.data.findings import Tile
-from hfseg.figures import add_legend, class_handles, colour_overlay, ids_in, save_figure
+from hfseg.errors import printable
+from hfseg.figures import (
+    MAX_HEIGHT,
+    MAX_HEIGHT_NAMES,
+    add_legend,
+    class_handles,
+    colour_overlay,
+    ids_in,
+    name_classes,
+    save_figure,
+)
 from hfseg.labels import LabelSet
 
 SPLIT_COLOURS = ("#0072B2", "#D55E00", "#009E73")
@@ -35,18 +45,20 @@ def plot_class_distribution(
         path: the picture to write.
     """
     assert labels.palette is not None
-    figure = Figure(figsize=(9, 1.2 + (0.1 + 0.15 * len(shares)) * len(names)), layout="constrained")
+    wanted = 1.2 + (0.1 + 0.15 * len(shares)) * len(names)
+    figure = Figure(figsize=(9, min(wanted, MAX_HEIGHT)), layout="constrained")
     axes = figure.subplots()
     height = 0.8 / max(len(shares), 1)
     for number, (split, values) in enumerate(shares.items()):
         places = np.arange(len(names)) + (number - (len(shares) - 1) / 2) * height
         bars = axes.barh(places, 100 * values, height, color=SPLIT_COLOURS[number % len(SPLIT_COLOURS)], label=split)
-        axes.bar_label(bars, [f"{100 * value:.2f}" for value in values], padding=3, fontsize=8, color="#444444")
+        if wanted <= MAX_HEIGHT:
+            axes.bar_label(bars, [f"{100 * value:.2f}" for value in values], padding=3, fontsize=8, color="#444444")
     for row, colour in enumerate(labels.palette):
         swatch = Rectangle((-0.018, row - 0.3), 0.011, 0.6, color=np.divide(colour, 255), clip_on=False)
         swatch.set_transform(axes.get_yaxis_transform())
         axes.add_patch(swatch)
-    axes.set_yticks(range(len(names)), names)
+    name_classes(axes.yaxis, names, MAX_HEIGHT_NAMES)
     axes.set(xlabel="share of the pixels in %", ylim=(len(names) - 0.4, -0.6))
     axes.tick_params(axis="y", length=0, pad=14)
     axes.margins(x=0.08)
@@ -72,7 +84,7 @@ def plot_contact_sheet(tiles: Sequence[Tile], labels: LabelSet, title: str, path
     figure = Figure(
         figsize=(2.4 * SHEET_COLUMNS, (0.55 + 2.3 * min(tallest, 1)) * num_rows + 0.7), layout="constrained"
     )
-    figure.suptitle(title, fontsize=13)
+    figure.suptitle(printable(title), fontsize=13)
     grid = figure.subplots(num_rows, SHEET_COLUMNS, squeeze=False).ravel()
     has_unknown = False
     for axes, tile in zip(grid, tiles, strict=False):
@@ -108,4 +120,4 @@ def draw_tile(tile: Tile, labels: LabelSet) -> tuple[NDArray[np.uint8], bool]:
 
 def shorten(name: str) -> str:
     """The end of a long name, which tells the samples of a data set apart."""
-    return name if len(name) <= MAX_NAME else f"…{name[1 - MAX_NAME :]}"
+    return printable(name if len(name) <= MAX_NAME else f"…{name[1 - MAX_NAME :]}")

@@ -20,7 +20,7 @@ def evaluate_metric(labels: LabelSet | int, ignore_index: int | None = None) -> 
 
     Args:
         labels: a LabelSet, or the number of classes.
-        ignore_index: overrides the LabelSet's; 255 by default.
+        ignore_index: overrides the LabelSet's, whose default is 255. It may be a class.
 
     Example:
         >>> metric = evaluate_metric(2)

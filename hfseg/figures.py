@@ -17,11 +17,13 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from PIL import Image
 
+from hfseg.errors import printable
 from hfseg.labels import LabelSet
 from hfseg.whole_files import writing, written_whole
 
@@ -32,6 +34,10 @@ RUN_COLOURS = (BLUE, "#E69F00", "#009E73", "#CC79A7", VERMILION, "#56B4E9", "#8C
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)))  # from one round of colours to the next
 WRONG = (224, 0, 122)  # of an error map's wrong pixels: far from grey for any colour vision
 OVERLAY = 0.55  # weight of the class colour over the image
+MAX_CELLS = 40  # classes of a confusion matrix with numbers in it
+# Inches of a confusion matrix and of bars, whatever the number of classes, and how many names have room along them
+MAX_SIDE, MAX_SIDE_NAMES = 18.4, 150
+MAX_HEIGHT, MAX_HEIGHT_NAMES = 200.0, 1200
 MAX_NAME = 34  # characters under a picture: the end of a name tells images apart
 STYLE = {
     "font.size": 11,
@@ -159,7 +165,8 @@ def plot_class_bars(per_class: Mapping[str, Sequence[Mapping[str, Any]]], key: s
     """
     names = [row["name"] for row in next(iter(per_class.values()))]
     height = 0.8 / len(per_class)
-    figure = Figure(figsize=(8, 1.2 + len(names) * max(0.34, 0.1 + 0.19 * len(per_class))))
+    wanted = 1.2 + len(names) * max(0.34, 0.1 + 0.19 * len(per_class))
+    figure = Figure(figsize=(8, min(wanted, MAX_HEIGHT)))
     figure.set_layout_engine("constrained")
     axes = figure.subplots()
     for number, (run, rows) in enumerate(per_class.items()):
@@ -173,8 +180,9 @@ def plot_class_bars(per_class: Mapping[str, Sequence[Mapping[str, Any]]], key: s
             if low is not None and high is not None:
                 end = high
                 axes.plot([low, high], [place, place], color=INK, linewidth=1.4, solid_capstyle="butt")
-            axes.text(end + 0.01, place, UNDEFINED if np.isnan(value) else f"{value:.3f}", va="center", fontsize=9)
-    axes.set_yticks(range(len(names)), names)
+            if wanted <= MAX_HEIGHT:  # otherwise one number lies over the next
+                axes.text(end + 0.01, place, UNDEFINED if np.isnan(value) else f"{value:.3f}", va="center", fontsize=9)
+    name_classes(axes.yaxis, names, MAX_HEIGHT_NAMES)
     axes.set(xlabel={"iou": "IoU"}.get(key, key.replace("_", " ")), xlim=(0, 1.08), ylim=(len(names) - 0.4, -0.6))
     axes.set_xticks(np.linspace(0, 1, 6))
     _tidy(axes, "x")
@@ -186,28 +194,38 @@ def plot_class_bars(per_class: Mapping[str, Sequence[Mapping[str, Any]]], key: s
 
 @rc_context(STYLE)
 def plot_confusion(matrix: NDArray[np.integer], names: Sequence[str]) -> Figure:
-    """Draws where the labelled pixels of each class went, in % of its row.
+    """Draws where the labelled pixels of each class went, in % of its row; of many classes by colour alone.
 
     Args:
         matrix: (K, K) pixels, rows labels and columns predictions. Classes without a labelled pixel have an empty row.
         names: of the classes.
     """
     shares = row_shares(matrix)
-    size = 1.6 + len(names) * (0.75 if len(names) < 9 else 0.42)
+    size = min(1.6 + len(names) * (0.75 if len(names) < 9 else 0.42), MAX_SIDE)
     figure = Figure(figsize=(size, size))
     figure.set_layout_engine("constrained")
     axes = figure.subplots()
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), share in np.ndenumerate(shares):
+    image = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)
+    has_numbers = len(names) <= MAX_CELLS
+    if not has_numbers:
+        figure.colorbar(image, ax=axes, shrink=0.3, aspect=40, pad=0.01).outline.set_visible(False)
+    for (row, column), share in np.ndenumerate(shares) if has_numbers else ():
         if not np.isnan(share) and (len(names) < 9 or share >= 0.005):
             colour = "white" if share > 0.6 else INK
             axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=colour, fontsize=9)
-    axes.set_xticks(range(len(names)), names, rotation=0 if len(names) < 5 else 90)
-    axes.set_yticks(range(len(names)), names)
-    axes.tick_params(length=0)
+    for axis in (axes.xaxis, axes.yaxis):
+        name_classes(axis, names, MAX_SIDE_NAMES)
+    axes.tick_params(length=0, labelsize="medium" if has_numbers else 7)
+    axes.tick_params(axis="x", rotation=0 if len(names) < 5 else 90)
     axes.set(xlabel="predicted, in % of the labelled pixels", ylabel="labelled")
     axes.spines[:].set_visible(False)
     return figure
+
+
+def name_classes(axis: Axis, names: Sequence[str], at_most: int) -> None:
+    """Writes the classes' names along an axis that has one place for each; of more than `at_most`, every nth."""
+    places = range(0, len(names), math.ceil(len(names) / at_most))
+    axis.set_ticks(places, [printable(names[place]) for place in places])
 
 
 def row_shares(matrix: NDArray[np.integer]) -> NDArray[np.float64]:
@@ -237,7 +255,7 @@ def plot_examples(examples: Sequence[Example], labels: LabelSet) -> Figure:
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
         row[0].set_ylabel(example.title, fontsize=10)
-        row[0].set_xlabel(example.name[-MAX_NAME:], fontsize=8)
+        row[0].set_xlabel(printable(example.name[-MAX_NAME:]), fontsize=8)
         row[2].set_xlabel(f"mean IoU {example.mean_iou:.3f}", fontsize=10)
     shown = ids_in(ids for example in examples for ids in (example.label, example.prediction))
     add_legend(figure, [*class_handles(labels, shown), Patch(color=np.divide(WRONG, 255), label="wrong")])
@@ -271,14 +289,14 @@ def error_map(example: Example, labels: LabelSet) -> NDArray[np.uint8]:
     """The image (H, W, 3) in pale grey with its wrong pixels in a striking colour; ignored pixels are not wrong."""
     grey = np.asarray(example.image.convert("L"), dtype=np.float32)
     picture = np.repeat((120 + 0.5 * grey)[..., None], 3, axis=2)
-    valid = (example.label >= 0) & (example.label < labels.num_labels)
+    valid = np.isin(example.label, labels.scored)
     picture[valid & (example.label != example.prediction)] = WRONG
     picture[~valid] = (60 + 0.25 * grey)[~valid, None]  # not scored: dark
     return picture.astype(np.uint8)
 
 
 def colour_overlay(image: Image.Image, ids: NDArray[np.integer], labels: LabelSet) -> NDArray[np.uint8]:
-    """The image (H, W, 3) tinted with the classes' colours; ignored pixels stay as they are."""
+    """The image (H, W, 3) tinted with the classes' colours; pixels of no class stay as they are."""
     pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
     valid = (ids >= 0) & (ids < labels.num_labels)
     colours = np.asarray(labels.palette, dtype=np.float32)[np.where(valid, ids, 0)]
@@ -290,7 +308,7 @@ def class_handles(labels: LabelSet, chosen: Container[int] | None = None) -> lis
     """The classes for a legend: all, or those with these ids."""
     assert labels.palette is not None
     return [
-        Patch(color=np.divide(colour, 255), label=name)
+        Patch(color=np.divide(colour, 255), label=printable(name))
         for number, (name, colour) in enumerate(zip(labels.names, labels.palette, strict=True))
         if chosen is None or number in chosen
     ]

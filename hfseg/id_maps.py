@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hfseg.confusion import is_ignored
 from hfseg.errors import UserError
 from hfseg.scores import Counts
 
@@ -39,7 +40,7 @@ def check_ids(predicted: torch.Tensor, labelled: torch.Tensor, num_labels: int, 
     Raises:
         UserError: an id outside the classes where it counts; names the image.
     """
-    ignored = labelled == ignore_index
+    ignored = is_ignored(labelled, ignore_index)
     _check_range(labelled.masked_fill(ignored, 0), "label", num_labels, ignore_index)
     if not _are_in_range(predicted, num_labels):
         predicted = predicted.masked_fill(ignored, 0)

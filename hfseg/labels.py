@@ -1,11 +1,13 @@
 """Class names, ignore index and colours: one truth for data, loss, metric, figures and model config."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from hfseg.errors import UserError
+from hfseg.errors import UserError, shown
 
 Colour = tuple[int, int, int]
+MIN_INDEX, MAX_INDEX = -(2**31), 2**31 - 1  # labels are counted in 32 bits
 
 # Okabe & Ito (2008), "Color universal design": eight colours that people with any colour vision can tell apart.
 OKABE_ITO: tuple[Colour, ...] = (
@@ -31,18 +33,20 @@ def default_palette(num_colours: int) -> tuple[Colour, ...]:
     return tuple(palette)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class LabelSet:
     """The classes of a segmentation task.
 
     Args:
         names: class names; the index in this list is the class id.
-        ignore_index: label of pixels that count neither in the loss nor in the metric.
+        ignore_index: label of pixels that count neither in the loss nor in the metric. If it is the id of a class,
+            that class has an output of the model and a colour, but no score; to predict it is a mistake. By default
+            255, of more than 255 classes 65535.
         palette: one (red, green, blue) triple of 0..255 per class; by default colours that are safe for the
             colour-blind.
 
     Raises:
-        UserError: no names, a name twice, an ignore index that is also a class id, a palette of another length.
+        UserError: no names, a name twice, an ignore index of more than 32 bits, a palette of another length.
 
     Example:
         >>> labels = LabelSet(["pet", "background", "boundary"])
@@ -51,27 +55,38 @@ class LabelSet:
     """
 
     names: Sequence[str]
-    ignore_index: int = 255
-    palette: Sequence[Colour] | None = field(default=None, repr=False)
+    ignore_index: int
+    palette: Sequence[Colour] | None = field(repr=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "names", tuple(self.names))
-        repeated = sorted({name for name in self.names if self.names.count(name) > 1})
+    def __init__(
+        self, names: Sequence[str], ignore_index: int | None = None, palette: Sequence[Colour] | None = None
+    ) -> None:
+        object.__setattr__(self, "names", tuple(names))
+        default = 255 if len(self.names) <= 255 else 65535
+        object.__setattr__(self, "ignore_index", default if ignore_index is None else ignore_index)
+        repeated = sorted(name for name, number in Counter(self.names).items() if number > 1)
         if not self.names or repeated:
-            raise UserError(f"A LabelSet needs one distinct name per class; got {len(self.names)} names, {repeated=}.")
-        if 0 <= self.ignore_index < len(self.names):
             raise UserError(
-                f"ignore_index={self.ignore_index} is also the id of class {self.names[self.ignore_index]!r}. "
-                f"Choose one outside 0..{len(self.names) - 1}, for example {255 if len(self.names) <= 255 else -1}."
+                f"A LabelSet needs one distinct name per class; got {len(self.names)} names, "
+                f"repeated={shown(repeated)}."
             )
-        palette = default_palette(len(self.names)) if self.palette is None else tuple(map(tuple, self.palette))
-        if len(palette) != len(self.names):
-            raise UserError(f"The palette has {len(palette)} colours for {len(self.names)} classes.")
-        object.__setattr__(self, "palette", palette)
+        if not MIN_INDEX <= self.ignore_index <= MAX_INDEX:
+            raise UserError(
+                f"ignore_index={self.ignore_index} has more than 32 bits. The usual ones are 255 and -100."
+            )
+        colours = default_palette(len(self.names)) if palette is None else tuple(map(tuple, palette))
+        if len(colours) != len(self.names):
+            raise UserError(f"The palette has {len(colours)} colours for {len(self.names)} classes.")
+        object.__setattr__(self, "palette", colours)
 
     @property
     def num_labels(self) -> int:
         return len(self.names)
+
+    @property
+    def scored(self) -> tuple[int, ...]:
+        """The ids of the classes that have a score: all but the ignore index."""
+        return tuple(index for index in range(len(self.names)) if index != self.ignore_index)
 
     @property
     def id2label(self) -> dict[int, str]:

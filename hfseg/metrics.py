@@ -13,7 +13,7 @@ from hfseg.boundary import BANDS, boundary_areas
 from hfseg.calibration import Calibration, CalibrationCounter
 from hfseg.class_ids import upsampled_class_ids
 from hfseg.confusion import count_confusion
-from hfseg.errors import UserError
+from hfseg.errors import UserError, shown
 from hfseg.id_maps import Mask, as_array, as_batch, as_counts, check_ids
 from hfseg.intervals import Interval, PairedTest, Score, bootstrap_interval, paired_test
 from hfseg.labels import LabelSet
@@ -27,6 +27,7 @@ from hfseg.scores import (
     mean_defined,
     mean_iou,
     none_if_nan,
+    without_ignored,
 )
 
 
@@ -35,7 +36,8 @@ class SegMetrics:
 
     The convention is that of mmseg, cityscapesScripts and `evaluate`: one confusion matrix over all valid pixels of
     the data set, IoU per class, mean over the classes whose union is not empty. Not a mean over images, not resized
-    labels, no class left out.
+    labels, no class left out, except one that is the ignore index, as in torchmetrics: it has no score, and to predict
+    it is a mistake.
 
     For intervals and for scores per image, three numbers per image and class are kept (hits, labelled and predicted
     pixels): 24 bytes, so 2.3 MB for 5,000 images of 19 classes.
@@ -45,7 +47,7 @@ class SegMetrics:
 
     Args:
         labels: a LabelSet, or the number of classes (then named "0", "1", ...).
-        ignore_index: overrides the LabelSet's; 255 by default.
+        ignore_index: overrides the LabelSet's, whose default is 255. It may be a class.
         per_image: also keep one K x K matrix per image, in the order of the updates, in `per_image_confusion`.
         boundary: also score contours, by Boundary IoU and in bands around the labels' contours. It takes 0.02 s for an
             image of 512 x 512 and 0.25 s for one of 1024 x 2048 on one CPU core.
@@ -73,7 +75,7 @@ class SegMetrics:
         temperature: float | None = None,
     ) -> None:
         if isinstance(labels, int):
-            labels = LabelSet([str(index) for index in range(labels)], 255 if ignore_index is None else ignore_index)
+            labels = LabelSet([str(index) for index in range(labels)], ignore_index)
         elif ignore_index is not None:
             labels = LabelSet(labels.names, ignore_index, labels.palette)
         self.labels = labels
@@ -198,26 +200,35 @@ class SegMetrics:
 
     @property
     def image_areas(self) -> Counts:
-        """Hits, labelled and predicted pixels per class of each image, (N, 3, K), in the order of the updates."""
-        return np.concatenate(self._image_areas)
+        """Hits, labelled and predicted pixels per class of each image, (N, 3, K), in the order of the updates.
+
+        All zero for a class that is the ignore index.
+        """
+        return without_ignored(np.concatenate(self._image_areas), self.labels.ignore_index)
 
     @property
     def image_boundary_areas(self) -> Counts:
         """The same near contours, (N, 5, 3, K): for Boundary IoU, then in bands of 1, 3, 5 and 9 pixels."""
-        return np.concatenate(self._boundary_areas)
+        return without_ignored(np.concatenate(self._boundary_areas), self.labels.ignore_index)
 
     def merge(self, other: "SegMetrics") -> None:
         """Adds what another instance has counted, for example in another process. Any order gives the same integers.
 
         Raises:
-            UserError: the other one has other classes, or contours or confidences are counted in one of the two only.
+            UserError: the other one has other classes or scores others, or contours or confidences are counted in one
+                of the two only.
         """
-        for option, own in self.options.items():
-            theirs = other.options[option]
-            if theirs != own:
-                raise UserError(f"Cannot merge metrics with {option}={theirs} into {option}={own}.")
-        if other.labels.names != self.labels.names:
-            raise UserError(f"Cannot merge metrics over {other.labels.names} into metrics over {self.labels.names}.")
+        for option, wanted in self.options.items():
+            if other.options[option] != wanted:
+                raise UserError(f"Cannot merge metrics with {option}={other.options[option]} into {option}={wanted}.")
+        own, theirs = self.labels, other.labels
+        if theirs.names != own.names:
+            raise UserError(f"Cannot merge metrics over {shown(theirs.names)} into metrics over {shown(own.names)}.")
+        if theirs.scored != own.scored:
+            raise UserError(
+                f"Cannot merge metrics with ignore_index={theirs.ignore_index} into ignore_index={own.ignore_index}: "
+                "they score other classes."
+            )
         self.confusion += other.confusion
         self.ignored += other.ignored
         self._image_areas.extend(other._image_areas)
@@ -241,7 +252,8 @@ class SegMetrics:
             With `calibration`: `ece`, the mean over valid pixels of |accuracy - confidence| by bins of confidence, and
             `brier`, of sum_k (p_k - y_k)^2; with a temperature also `ece_calibrated` and `brier_calibrated`.
         """
-        results = compute_from_confusion(self.confusion) | {"num_ignored": self.num_ignored} | self._image_scores()
+        results = compute_from_confusion(self.confusion, self.labels.ignore_index)
+        results |= {"num_ignored": self.num_ignored} | self._image_scores()
         if self.boundary:
             areas = self.image_boundary_areas.sum(0)
             results["boundary_iou"] = float(mean_iou(areas[0]))
@@ -281,12 +293,14 @@ class SegMetrics:
             categories: the group of each class name.
 
         Raises:
-            UserError: a class without a group.
+            UserError: a class without a group, unless it is ignored.
         """
-        missing = [name for name in self.labels.names if name not in categories]
+        names = [self.labels.names[index] for index in self.labels.scored]
+        missing = [name for name in names if name not in categories]
         if missing:
             raise UserError(f"Classes without a category: {', '.join(missing)}. Give one for each class.")
-        return category_iou(self.confusion, [categories[name] for name in self.labels.names])
+        groups = [categories[name] if name in names else None for name in self.labels.names]
+        return category_iou(self.confusion, groups)
 
     def interval(self, score: Score = mean_iou) -> Interval:
         """The score's 95 % interval over images; see `bootstrap_interval` for its meaning and its limits."""
@@ -319,7 +333,8 @@ class SegMetrics:
 
     def audit(self) -> list[Convention]:
         """What `evaluate`, mmseg, cityscapesScripts, torchmetrics, smp and ultralytics would call "mean IoU" here."""
-        return audit_conventions(self.image_areas, self.confusion, self.ignored)
+        areas = np.concatenate(self._image_areas)
+        return audit_conventions(areas, self.confusion, self.ignored, self.labels.ignore_index)
 
     def __call__(self, eval_prediction: EvalPrediction, compute_result: bool = True) -> dict[str, float | None]:
         """A Trainer's `compute_metrics`, in one call or, with `batch_eval_metrics=True`, batch by batch.

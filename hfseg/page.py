@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from hfseg.errors import printable
 from hfseg.figures import UNDEFINED
 from hfseg.labels import Colour
 
@@ -96,7 +97,7 @@ def page(title: str, html: str) -> str:
 
 def escape(text: object) -> str:
     """Text as it may stand in markup and in quoted attributes."""
-    return markup.escape(str(text))
+    return markup.escape(printable(str(text)))
 
 
 def section(heading: str, *html: str) -> str:

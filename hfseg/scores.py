@@ -5,6 +5,7 @@ a thousand resamples. Every score here works on any leading dimensions and is Na
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,18 @@ def areas_from_confusion(confusion: Counts) -> Counts:
     """Areas (..., 3, K) of confusion matrices (..., K, K) with labels as rows and predictions as columns."""
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
     return np.stack([hits, confusion.sum(-1), confusion.sum(-2)], axis=-2)
+
+
+def without_ignored(areas: Counts, ignore_index: int) -> Counts:
+    """Areas (..., 3, K) in which a class that is the ignore index has no score: its union is empty.
+
+    Its labels do not count anyway. Pixels of other classes that were predicted as it stay their classes' mistakes.
+    """
+    if not 0 <= ignore_index < areas.shape[-1]:
+        return areas
+    areas = areas.copy()
+    areas[..., ignore_index] = 0
+    return areas
 
 
 def class_iou(areas: NDArray[Any]) -> Scores:
@@ -65,21 +78,22 @@ def compute_from_areas(areas: NDArray[Any]) -> dict[str, Any]:
     }
 
 
-def compute_from_confusion(confusion: Counts) -> dict[str, Any]:
+def compute_from_confusion(confusion: Counts, ignore_index: int) -> dict[str, Any]:
     """The scores of one confusion matrix (K, K), rows labels and columns predictions; see `SegMetrics.compute`."""
-    return compute_from_areas(areas_from_confusion(confusion))
+    return compute_from_areas(without_ignored(areas_from_confusion(confusion), ignore_index))
 
 
-def category_iou(confusion: Counts, categories: Sequence[str]) -> dict[str, float]:
+def category_iou(confusion: Counts, categories: Sequence[str | None]) -> dict[str, float]:
     """IoU of groups of classes, as cityscapesScripts scores its categories: mistakes inside a group do not count.
 
     Args:
         confusion: (K, K), rows labels and columns predictions.
-        categories: the group of each class, in class order.
+        categories: the group of each class, in class order; None for one that is ignored.
     """
-    names = list(dict.fromkeys(categories))
+    names = list(dict.fromkeys(name for name in categories if name is not None))
     member = np.array([[category == name for category in categories] for name in names], dtype=np.int64)
-    iou = class_iou(areas_from_confusion(member @ confusion @ member.T))
+    hits = np.diagonal(member @ confusion @ member.T)
+    iou = class_iou(np.stack([hits, member @ confusion.sum(1), member @ confusion.sum(0)]))
     return dict(zip(names, iou.tolist(), strict=True))
 
 
@@ -97,15 +111,31 @@ def best_constant_mean_iou(labelled: Iterable[int]) -> tuple[int, float]:
     return best, float(scores[best])
 
 
-def metric_key(name: str) -> str:
-    """A class name as part of a key: everything that is not alphanumeric becomes `_`."""
-    return re.sub(r"[^0-9A-Za-z]", "_", name)
+def class_keys(names: Sequence[str]) -> list[str]:
+    """A key for each class: `iou_` and the name, in which all but letters and digits of any script is `_`.
+
+    Where several classes would have the same key, each has its id appended. The keys depend on the names alone.
+
+    Example:
+        >>> class_keys(["traffic light", "a-b", "a_b", "\u5929\u7a7a"])
+        ['iou_traffic_light', 'iou_a_b_1', 'iou_a_b_2', 'iou_\u5929\u7a7a']
+    """
+    keys = ["iou_" + re.sub(r"\W", "_", name) for name in names]
+    number = Counter(keys)
+    return [key if number[key] == 1 else _free_key(key, index, number) for index, key in enumerate(keys)]
+
+
+def _free_key(key: str, index: int, taken: Mapping[str, int]) -> str:
+    """With the id appended, more than once if a class is called so. No two ids give the same key."""
+    while key in taken:
+        key = f"{key}_{index}"
+    return key
 
 
 def flat_metrics(results: Mapping[str, Any], names: Sequence[str]) -> dict[str, float | None]:
-    """Numbers only, `iou_<class>` for each class, None where undefined: JSON has no NaN."""
+    """Numbers only, `iou_<class>` for each class as `class_keys` has it, None where undefined: JSON has no NaN."""
     flat = {key: value for key, value in results.items() if not isinstance(value, list)}
-    flat |= {f"iou_{metric_key(name)}": iou for name, iou in zip(names, results["per_category_iou"], strict=True)}
+    flat |= dict(zip(class_keys(names), results["per_category_iou"], strict=True))
     return {key: none_if_nan(value) for key, value in flat.items()}
 
 

@@ -247,7 +247,8 @@ class SegTrainer(PublishingTrainer):
             logs["train_loss"] = self._total_loss_scalar / max(self.state.global_step, 1)
         if "loss" in logs:
             confusion = self.accelerator.reduce(self._train_confusion.to(self.args.device), "sum")
-            logs["train_mean_iou"] = compute_from_confusion(np.asarray(confusion.cpu()))["mean_iou"]
+            counts = np.asarray(confusion.cpu())
+            logs["train_mean_iou"] = compute_from_confusion(counts, self.labels.ignore_index)["mean_iou"]
             self._train_confusion.zero_()
         super().log(logs, start_time)
 

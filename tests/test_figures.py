@@ -1,19 +1,25 @@
 """Figures show the numbers that they are given."""
 
 import dataclasses
+import io
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
-from hfseg import LabelSet
-from hfseg.data.findings import Tile
+from hfseg import LabelSet, page
+from hfseg.card.results import escape
+from hfseg.data.findings import Report, Tile
 from hfseg.doctor_figures import plot_class_distribution, plot_contact_sheet
 from hfseg.examples import choose_examples
 from hfseg.figures import (
     INK,
+    MAX_HEIGHT,
+    MAX_SIDE,
+    MAX_SIDE_NAMES,
     WRONG,
     Example,
     colour_overlay,
@@ -115,6 +121,40 @@ def test_files_and_inline_svg(labels: LabelSet, tmp_path: Path) -> None:
     trees = [ElementTree.fromstring(svg.replace("xlink:", "")) for svg in (first, second)]
     ids = [{element.get("id") for element in tree.iter() if element.get("id")} for tree in trees]
     assert not ids[0] & ids[1]  # both may stand on one page
+
+
+@pytest.mark.parametrize("num_classes", [41, 150, 500])
+def test_many_classes_make_no_larger_figures(num_classes: int) -> None:
+    names = [str(number) for number in range(num_classes)]
+    confusion = plot_confusion(np.eye(num_classes, dtype=int), names)
+    rows = [{"name": name, "iou": 0.5} for name in names]
+    bars = plot_class_bars({"one": rows, "two": rows})
+    assert max(confusion.get_size_inches()) <= MAX_SIDE
+    assert bars.get_figheight() <= MAX_HEIGHT
+    assert not confusion.axes[0].texts
+    shown = [label.get_text() for label in confusion.axes[0].get_yticklabels()]
+    assert len(shown) <= MAX_SIDE_NAMES
+    assert [names[int(place)] for place in confusion.axes[0].get_yticks()] == shown
+    assert [label.get_text() for label in bars.axes[0].get_yticklabels()] == names
+
+
+def test_names_cannot_steer_a_terminal(tmp_path: Path) -> None:
+    name, escaped = "[red]\x1b[31mcar", "[red]\\x1b[31mcar"
+    labels = LabelSet([name, "b"])
+    matrix, bars = (
+        plot_confusion(np.eye(2, dtype=int), labels.names),
+        plot_class_bars({"x": [{"name": name, "iou": 1}]}),
+    )
+    legend = plot_examples([make_example(labels)], labels).legends[0].get_texts()
+    texts = [*matrix.axes[0].get_xticklabels(), *bars.axes[0].get_yticklabels(), *legend]
+    assert [text.get_text() for text in texts].count(escaped) == 3
+    assert "\x1b" not in inline_svg(matrix, name.replace("\x1b", ""))
+    console = Console(file=io.StringIO(), force_terminal=True, width=200)
+    counts = {"train": np.ones(3, dtype=np.int64)}
+    Report("x", "", labels, {"train": 1}, 1, counts, counts, []).print(console)
+    assert escaped in console.file.getvalue()
+    assert escaped in page.escape(name)
+    assert "\x1b" not in escape(name)
 
 
 def test_names_are_not_formulas(tmp_path: Path) -> None:

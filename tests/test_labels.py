@@ -16,12 +16,17 @@ def test_default_colours_are_distinct_for_many_classes() -> None:
     assert all(0 <= value <= 255 for colour in palette for value in colour)
 
 
+@pytest.mark.parametrize(("num_labels", "ignore_index"), [(1, 255), (255, 255), (256, 65535)])
+def test_the_default_ignore_index_is_no_class(num_labels: int, ignore_index: int) -> None:
+    assert LabelSet([str(index) for index in range(num_labels)]).ignore_index == ignore_index
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         ({"names": []}, "0 names"),
         ({"names": ["a", "b", "a"]}, "['a']"),
-        ({"names": ["a", "b"], "ignore_index": 1}, "'b'"),
+        ({"names": ["a", "b"], "ignore_index": 2**31}, "32 bits"),
         ({"names": ["a", "b"], "palette": [(0, 0, 0)]}, "1 colours for 2 classes"),
     ],
 )

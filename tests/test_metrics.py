@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from transformers import EvalPrediction
 
 from hfseg import LabelSet, SegMetrics, UserError
-from hfseg.scores import best_constant_mean_iou
+from hfseg.scores import best_constant_mean_iou, class_keys
 
 Masks = list[np.ndarray]
 TYPES = ("uint8", "int8", "uint16", "int16", "int32", "uint32", "int64", "uint64")
@@ -138,6 +138,34 @@ def test_undefined_values_are_nan_and_null_in_logs() -> None:
     logged = metrics(EvalPrediction(np.zeros((1, 2, 2), int), np.zeros((1, 2, 2), int)))
     assert logged["mean_iou"] == 1.0
     assert logged["iou_back_ground"] is None
+
+
+@pytest.mark.parametrize(
+    ("names", "keys"),
+    [
+        (["traffic light", "a_b", "B-52"], ["iou_traffic_light", "iou_a_b", "iou_B_52"]),
+        (["天空", "道路", "Straße"], ["iou_天空", "iou_道路", "iou_Straße"]),
+        (["a-b", "a_b", "c"], ["iou_a_b_0", "iou_a_b_1", "iou_c"]),
+        (["a b", "a_b", "a_b_0"], ["iou_a_b_0_0", "iou_a_b_1", "iou_a_b_0"]),
+        ([" ", "\t", "mean_iou"], ["iou___0", "iou___1", "iou_mean_iou"]),
+        (["Road", "road", "\x1b[31m"], ["iou_Road", "iou_road", "iou___31m"]),
+    ],
+)
+def test_keys_of_any_class_names(names: list[str], keys: list[str]) -> None:
+    assert class_keys(names) == keys
+    metrics = SegMetrics(LabelSet(names))
+    before = metrics(EvalPrediction(np.zeros((1, 1, 1), int), np.full((1, 1, 1), 255)))
+    after = metrics(EvalPrediction(np.full((1, 1, 1), 2), np.full((1, 1, 1), 2)))
+    assert list(before) == list(after)  # whatever is in the split
+    assert list(after)[-len(names) :] == keys
+    assert [after[key] for key in keys] == [None, None, 1.0]
+    assert after["mean_iou"] == 1.0
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.text(alphabet="ab_-01", max_size=5), min_size=1, max_size=12, unique=True))
+def test_keys_are_unique(names: list[str]) -> None:
+    assert len(set(class_keys(names))) == len(names)
 
 
 def test_predictions_under_ignored_labels_are_not_looked_at() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from hfseg.card.facts import Facts, is_number
 from hfseg.card.metadata import input_of_evaluation
+from hfseg.errors import printable
 from hfseg.scores import with_interval
 
 MAIN = {
@@ -144,7 +145,7 @@ def folded(title: str, body: str, is_folded: bool) -> str:
 
 def escape(text: str) -> str:
     """Any text inside a table's cell or a paragraph, shown as it is."""
-    text = text.replace("&", "&amp;").replace("<", "&lt;")
+    text = printable(text).replace("&", "&amp;").replace("<", "&lt;")
     return re.sub(r"([\\`*_\[\]|])", r"\\\1", " ".join(text.split()))
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from hfseg.labels import LabelSet
 from hfseg.machine import num_cores
 
 QUICK_SAMPLES = 300
+TASK = 16  # samples: a future for each one of a large data set takes more memory than what is kept of it
 
 
 def check_data(config: DataConfig, quick: bool = False) -> Report:
@@ -122,17 +124,17 @@ def examine(
 
 
 def walk(samples: Sequence[Callable[[], Sample]], labels: LabelSet, quick: bool) -> list[Inspection]:
-    """Inspects in threads, one task for a sample: decoding and resizing run outside Python's lock.
+    """Inspects in threads, some samples in each task: decoding and resizing run outside Python's lock.
 
     Processes are no faster here, and starting them would cost seconds or a fork of a process that has threads.
     """
 
-    def task(make_sample: Callable[[], Sample]) -> Inspection:
-        return inspect(make_sample(), labels, quick)
+    def task(start: int) -> list[Inspection]:
+        return [inspect(make_sample(), labels, quick) for make_sample in samples[start : start + TASK]]
 
     pool = ThreadPoolExecutor(num_cores())
     try:
-        results = pool.map(task, samples)
+        results = chain.from_iterable(pool.map(task, range(0, len(samples), TASK)))
         console = Console(stderr=True)
         return list(track(results, "checking", total=len(samples), console=console, transient=True, disable=quick))
     finally:

@@ -58,13 +58,12 @@ def judge_classes(pixels: Mapping[str, NDArray[np.int64]], labels: LabelSet) -> 
             )
             findings.append(Finding("warning", "mostly-ignored", (), what, remedy))
     total = sum(pixels.values(), start=np.zeros(labels.num_labels + 1, dtype=np.int64))
-    scored = [index for index in range(labels.num_labels) if index != labels.ignore_index]
-    absent = [index for index in scored if not total[index]]
+    absent = [index for index in labels.scored if not total[index]]
     if absent == [labels.num_labels - 1] and total[-1] and labels.num_labels > 2:
         what = f"the last class, {labels.names[-1]!r}, never occurs, and all others and {labels.ignore_index} do"
         remedy = "If the masks start at 0 or were reduced before, set data.reduce_labels=false: it was applied twice."
         return [*findings, Finding("warning", "reduced-twice", (), what, remedy)]
-    for index in scored:
+    for index in labels.scored:
         splits = [split for split, counts in pixels.items() if not counts[index] and split not in alone]
         if splits:
             what = f"class {labels.names[index]!r} never occurs in {', '.join(splits)}"

@@ -15,7 +15,7 @@ from hfseg.data.inspection import Inspection
 # bits correlated above 0.8; a stock photo with and without its watermark gave 4 bits and 0.98.
 MAX_BITS = 10
 MIN_CORRELATION = 0.95
-BLOCK = 256  # images compared at once: memory stays small for any number of images
+BLOCK = 64  # images compared at once with all others: memory stays small for any number of images
 
 REMEDY = "Keep it in one split only: a score on training images means nothing."
 
@@ -59,11 +59,12 @@ def near_duplicates(inspections: Sequence[Inspection]) -> Iterator[tuple[Inspect
         for start in range(0, len(members[right]), BLOCK):
             block = slice(start, start + BLOCK)
             bits = np.bitwise_count(hashes[right][block, None] ^ hashes[left][None])
-            correlation = np.where(bits <= MAX_BITS, pixels[right][block] @ pixels[left].T, -1)
-            for row, column in enumerate(correlation.argmax(1)):
+            rows = np.flatnonzero((bits <= MAX_BITS).any(1))  # of most photos none: products take most of the time
+            correlation = np.where(bits[rows] <= MAX_BITS, pixels[right][start + rows] @ pixels[left].T, -1)
+            for row, number, column in zip(rows, range(len(rows)), correlation.argmax(1), strict=True):
                 first, second = members[left][column], members[right][start + row]
-                if correlation[row, column] >= MIN_CORRELATION and first.digest != second.digest:
-                    yield first, second, int(bits[row, column]), float(correlation[row, column])
+                if correlation[number, column] >= MIN_CORRELATION and first.digest != second.digest:
+                    yield first, second, int(bits[row, column]), float(correlation[number, column])
 
 
 def difference_hashes(thumbnails: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint64]:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from hfseg.errors import UserError
+from hfseg.errors import UserError, printable
 from hfseg.labels import LabelSet
 from hfseg.whole_files import write_json
 
@@ -135,7 +136,8 @@ class Report:
         for index, name in enumerate(self.class_names):
             if index == self.labels.num_labels:
                 table.add_section()
-            table.add_row(name, *(f"{100 * self.shares(split)[index]:.2f}" for split in self.pixels))
+            # brackets are no markup, and control characters nothing that a terminal acts on
+            table.add_row(Text(printable(name)), *(f"{100 * self.shares(split)[index]:.2f}" for split in self.pixels))
         console.print(table)
         self.print_findings(console)
         console.print(self.summary, highlight=False)
@@ -161,4 +163,4 @@ def describe(finding: Finding, root: str = "") -> str:
     files = ", ".join(finding.files[:3])
     more = f" and {len(finding.files) - 3} more" if len(finding.files) > 3 else ""
     text = f"{files}{more}: {finding.what}" if files else finding.what
-    return text.replace(f"{root}{os.sep}", "") if root else text
+    return printable(text.replace(f"{root}{os.sep}", "") if root else text)

@@ -37,7 +37,7 @@ class Sample:
     read_ids: Callable[[Any], NDArray[np.integer]] = field(repr=False)
 
 
-@dataclass
+@dataclass(slots=True)
 class Header:
     """What a file says of itself before its pixels are decoded; `size` is (width, height) as stored."""
 
@@ -51,7 +51,7 @@ class Header:
         return self.size if self.orientation < 5 else self.size[::-1]
 
 
-@dataclass
+@dataclass(slots=True)  # all of a data set are held at once
 class Inspection:
     """One sample's facts; `findings` are those that need no other sample.
 
@@ -193,6 +193,8 @@ def inspect_mask(sample: Sample, mask: File, found: Inspection, labels: LabelSet
 
 def count_values(ids: NDArray[np.integer]) -> dict[int, int]:
     """Value -> pixels."""
+    if ids.dtype == np.uint8 and ids.ndim == 2:  # several times as fast as NumPy, and outside Python's lock
+        return {value: count for value, count in enumerate(Image.fromarray(ids).histogram()) if count}
     if ids.dtype in (np.uint8, np.uint16):
         counts = np.bincount(ids.ravel())
         return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
