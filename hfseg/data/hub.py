@@ -17,9 +17,20 @@ from huggingface_hub import errors, hf_hub_download
 from hfseg.config import DataConfig
 from hfseg.data.classes import find_class_file, read_class_table
 from hfseg.data.files import digest, file_state
+from hfseg.data.home import Home
 from hfseg.data.masks import MaskReader
-from hfseg.data.rows import RowConverter, Rows, hold_out_of_stream, hold_out_rows, is_image, standardise
-from hfseg.data.splits import complete_splits, find_splits
+from hfseg.data.rows import (
+    RowConverter,
+    Rows,
+    has_names,
+    hold_out_of_stream,
+    hold_out_rows,
+    is_image,
+    standardise,
+    stored,
+    typed,
+)
+from hfseg.data.splits import complete_splits, find_splits, tell_unread
 from hfseg.errors import UserError
 from hfseg.labels import LabelSet
 
@@ -43,22 +54,43 @@ def load_hub(config: DataConfig, cache_dir: Path) -> tuple[Splits, LabelSet]:
     reader = MaskReader.of(table, config.reduce_labels)
     found = fetch(config, cache_dir)
     names = find_splits(list(found), where)
+    tell_unread(list(found), names, where)
+    home = Home.of_folder(config.root) if config.root is not None else Home.of_repo(str(config.repo))
     rows: dict[str, Rows] = {}
     for split, name in names.items():
-        convert = RowConverter(reader, config.image_column, config.label_column, f"{where}, split {name}", name)
-        first = next(iter(found[name]), None)
+        encoded = stored(found[name], config.image_column, config.label_column)
+        first = next(iter(encoded), None)
         if first is None:
-            raise UserError(f"{convert.where} is empty.")
+            raise UserError(f"{where}, split {name} is empty. Add rows to it, or remove its files.")
         # A test on the Hub often has no labels: it is there to be predicted
-        is_predict = split == "test" and first[config.label_column] is None
-        rows["predict" if is_predict else split] = standardise(found[name], convert)
+        is_labelled = split != "test" or first[config.label_column] is not None
+        convert = converter(config, reader, home, name, encoded, is_labelled)
+        rows[split if is_labelled else "predict"] = standardise(encoded, convert)
     predict = {"predict": rows.pop("predict")} if "predict" in rows else {}
     hold_out = hold_out_of_stream if config.streaming else hold_out_rows
     splits = complete_splits(rows, hold_out, where) | predict
     if config.streaming:
         check_not_empty(splits, where)
     kind = datasets.IterableDatasetDict if config.streaming else datasets.DatasetDict
-    return kind(splits), table.labels
+    return kind({split: typed(members) for split, members in splits.items()}), table.labels
+
+
+def converter(
+    config: DataConfig, reader: MaskReader, home: Home, name: str, rows: Rows, is_labelled: bool
+) -> RowConverter:
+    """For the rows of the split called `name`."""
+    where = f"{config.repo or config.root}, split {name}"
+    return RowConverter(
+        reader=reader,
+        image_column=config.image_column,
+        label_column=config.label_column,
+        where=where,
+        split=name,
+        home=home,
+        is_labelled=is_labelled,
+        is_named=has_names(rows, where),
+        is_counted=not config.streaming or rows.num_shards == 1,
+    )
 
 
 def fetch(config: DataConfig, cache_dir: Path) -> Splits:
