@@ -7,6 +7,8 @@ once and the label maps are kept in the Arrow cache; images stay where `datasets
 checked as they pass by.
 """
 
+import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
@@ -31,9 +33,12 @@ from hfseg.data.rows import (
     typed,
 )
 from hfseg.data.splits import complete_splits, find_splits, tell_unread
-from hfseg.errors import UserError
+from hfseg.errors import UserError, shown
 from hfseg.labels import LabelSet
 
+logger = logging.getLogger(__name__)
+
+DATA_SUFFIXES = (".parquet", ".arrow")
 Splits: TypeAlias = datasets.DatasetDict | datasets.IterableDatasetDict
 
 
@@ -105,11 +110,23 @@ def fetch(config: DataConfig, cache_dir: Path) -> Splits:
         found = datasets.load_dataset(
             source, config.subset, revision=config.revision, streaming=config.streaming, cache_dir=cache
         )
+        if config.root is not None:
+            tell_unread_files(config.root, datasets.load_dataset_builder(source, config.subset, cache_dir=cache))
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
         raise UserError(_explain(config, error)) from error
     for split, rows in found.items():
         check_columns(rows, config, f"{source}, split {split}")
     return found
+
+
+def tell_unread_files(root: Path, builder: datasets.DatasetBuilder) -> None:
+    """A line that names the data files that `datasets` takes for no split, if there are any."""
+    read = {os.path.realpath(path) for paths in (builder.config.data_files or {}).values() for path in paths}
+    unread = [path for path in sorted(root.rglob("*")) if path.suffix in DATA_SUFFIXES]
+    unread = [path for path in unread if os.path.realpath(path) not in read]
+    if unread:
+        names = shown([path.relative_to(root).as_posix() for path in unread])
+        logger.warning("%s: not read are %s, whose names are those of no split.", root, names)
 
 
 def check_not_empty(splits: Mapping[str, Rows], where: str) -> None:
@@ -175,6 +192,8 @@ def _explain(config: DataConfig, error: Exception) -> str:
             f"{where} is not on the Hub, or private or gated. Check the name; if it is right, ask for access on its "
             "page and log in with `hf auth login`."
         )
+    if "corresponds to no data" in str(error):
+        return f"{where}: a split is empty ({error}). Add rows to it, or remove its files."
     if "BuilderConfig" in str(error):
         return f"{where}, data.subset={config.subset}: {error} Set data.subset to one that is available."
     return f"{where} cannot be read: {error.__cause__ or error}. Are all its files there and whole?"

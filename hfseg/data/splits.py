@@ -78,6 +78,9 @@ def complete_splits(
     splits, train = dict(found), found["train"]
     if "test" not in splits and "validation" in splits:
         splits["test"] = splits.pop("validation")
+        logger.warning(
+            "%s: there is no labelled test split, so validation is the test, and part of train chooses.", where
+        )
     for split in ("test", "validation"):
         if split not in splits:
             train, splits[split] = hold_out(train, split)
