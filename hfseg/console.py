@@ -12,7 +12,7 @@ from hfseg.scores import with_interval
 
 
 def print_table(per_class: dict[str, list[dict[str, Any]]], metrics: dict[str, Any]) -> None:
-    """The result: IoU per class on both splits, and what a constant answer would have scored; caveats first."""
+    """The result, caveats first: IoU per class on both splits, and of a constant answer; `-` where undefined."""
     console = Console()
     if useless(metrics):
         console.print(Text(useless(metrics), style="bold red"))
@@ -26,11 +26,11 @@ def print_table(per_class: dict[str, list[dict[str, Any]]], metrics: dict[str, A
         table.add_row(name, *("-" if row["iou"] is None else f"{row['iou']:.4f}" for row in rows))
     table.add_section()
     table.add_row("mean IoU", *(with_interval(metrics, f"{prefix}_mean_iou") for prefix in per_class), style="bold")
-    table.add_row("pixel accuracy", *(f"{metrics[f'{prefix}_pixel_accuracy']:.4f}" for prefix in per_class))
-    constant = metrics["test_constant_class"]
+    table.add_row("pixel accuracy", *(with_interval(metrics, f"{prefix}_pixel_accuracy") for prefix in per_class))
+    constant = metrics.get("test_constant_class", metrics.get("eval_constant_class"))
     table.add_row(
         Text(f"mean IoU of {constant!r} everywhere"),
-        *(f"{metrics[f'{prefix}_constant_mean_iou']:.4f}" for prefix in per_class),
+        *(with_interval(metrics, f"{prefix}_constant_mean_iou") for prefix in per_class),
         style="dim",
     )
     console.print(table)

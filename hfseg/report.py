@@ -89,6 +89,8 @@ def show_header(run: RunResults) -> str:
         lines.append(page.paragraph(f"{network}, trained {start} on {data.get('name')}."))
         if data.get("note"):
             lines.append(page.paragraph(data["note"]))
+    errors = {split: run.metrics.get(f"{prefix}_error") for prefix, split in SPLITS.items()}
+    lines += [page.missing(f"The {split} split could not be scored: {said}") for split, said in errors.items() if said]
     if run.metrics:
         entries = [
             (f"mean IoU, {split}", _number(run.metrics.get(f"{prefix}_mean_iou")), _interval(run.metrics, prefix))
@@ -97,8 +99,9 @@ def show_header(run: RunResults) -> str:
         entries.append(
             ("pixel accuracy, test", _number(run.metrics.get("test_pixel_accuracy")), "of the valid pixels")
         )
-        constant = _number(run.metrics.get("test_constant_mean_iou"))
-        entries.append(("constant answer, test", constant, f"{run.metrics.get('test_constant_class')} everywhere"))
+        if "test_constant_class" in run.metrics:
+            constant = _number(run.metrics.get("test_constant_mean_iou"))
+            entries.append(("constant answer, test", constant, f"{run.metrics['test_constant_class']} everywhere"))
         lines.append(page.cards(entries))
     return "\n".join(lines)
 

@@ -44,7 +44,7 @@ class RunResults:
         return cls(
             name=config.get("name", run_dir.name),
             config=config,
-            metrics=_numbers(_read(run_dir / "metrics.json"), words=("_class", "_name")),
+            metrics=_numbers(_read(run_dir / "metrics.json"), words=("_class", "_name", "_error")),
             per_class=_class_rows(_read(run_dir / "per_class.json")),
             provenance=_making(_read(run_dir / "provenance.json")),
             check=_read(run_dir / "check" / "check.json"),

@@ -95,8 +95,9 @@ def run_in_folder(config: RunConfig, args: TrainingArguments, resume: bool, eval
     scores = evaluate(trainer, config, data["validation"], data["test"])
     if trainer.is_world_process_zero():
         write_results(trainer, config, scores, data["validation"])
-        if config.hub.repo is not None and not eval_only:
-            publish_run(config.output_dir, config.hub)
+    scores.raise_failures()  # nothing is published then
+    if config.hub.repo is not None and not eval_only and trainer.is_world_process_zero():
+        publish_run(config.output_dir, config.hub)
     return scores.metrics
 
 

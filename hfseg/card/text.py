@@ -53,7 +53,7 @@ def verdict(facts: Facts) -> str:
     metrics = facts.metrics
     score, constant = metrics["test_mean_iou"], metrics.get("test_constant_mean_iou")
     if not is_number(score):
-        return "It has no mean IoU: the test split has no valid pixel."
+        return "It has no mean IoU on test: the test split could not be scored."
     low, high = metrics.get("test_mean_iou_low"), metrics.get("test_mean_iou_high")
     interval = f" (95 % interval {low:.3f} to {high:.3f})" if is_number(low) and is_number(high) else ""
     count = facts.num_images("test")

@@ -4,17 +4,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import datasets
+import fsspec
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
 from hfseg.data.files import UNREADABLE
-from hfseg.errors import UserError
+from hfseg.errors import UserError, shown
 
 REDUCTIONS = (8, 4, 2)  # what the JPEG format can be decoded at, besides its full size
+STORED = datasets.Features(
+    {
+        "image": datasets.Image(decode=False),
+        "label": datasets.Image(decode=False),
+        "name": datasets.Value("string"),
+    }
+)
+Data = TypeVar("Data", datasets.Dataset, datasets.IterableDataset)
 
 
 class Row(Protocol):
@@ -46,7 +55,7 @@ class EncodedRow:
     def pixels(self, reduction: int = 1) -> NDArray[np.uint8]:
         """As `Row`'s; raises UserError if the file is broken or not as large as the label map."""
         try:
-            pixels = decode_image(_read(self.image), reduction)
+            pixels = decode_image(read_cell(self.image), reduction)
         except UNREADABLE as error:
             raise UserError(f"The image of sample {self.name!r} cannot be read: {error}.") from error
         height, width = self.label.shape
@@ -72,27 +81,67 @@ class EncodedRows:
         return read_row(self.data[index])
 
 
-def undecoded(data: datasets.Dataset) -> datasets.Dataset:
-    """The split with its images and label maps as they are stored."""
-    encoded = datasets.Image(decode=False)
-    return data.cast_column("image", encoded).cast_column("label", encoded)
+def undecoded(data: Data) -> Data:
+    """The split with its images and label maps as they are stored; of a stream, those columns and the names alone.
+
+    A format (`with_format("torch")`) says what type cells come as, so it makes no difference to what is read here.
+
+    Raises:
+        UserError: a column is missing, or there is a transform, which what is stored would bypass.
+    """
+    columns = data.column_names  # not known of some streams
+    missing = [] if columns is None else [name for name in STORED if name not in columns]
+    if missing:
+        raise UserError(
+            f"The data set has no column {missing[0]!r}, only {shown(columns)}: samples are made of `image`, `label` "
+            "and `name`, a text for each row. Rename or add it (`rename_column`, `add_column`)."
+        )
+    if isinstance(data, datasets.IterableDataset):
+        return data.with_format(None).select_columns(list(STORED)).cast(STORED)
+    if data.format["type"] == "custom":
+        raise UserError(
+            "The data set has a transform (`set_transform`, `with_transform`), but hfseg reads the stored images, to "
+            "augment them by itself. Apply it with `Dataset.map`, which stores what comes out, or remove it with "
+            "`with_format(None)`."
+        )
+    plain = data.with_format(None)
+    return plain.cast_column("image", STORED["image"]).cast_column("label", STORED["label"])
 
 
 def read_row(row: Mapping[str, Any]) -> EncodedRow:
     """Decodes the label map of an undecoded row; the image follows on demand.
 
     Raises:
-        UserError: the label map cannot be decoded, or is none; names the sample.
+        UserError: the label map cannot be decoded, or is none, or the name is not a text; names the sample.
     """
+    name = row["name"]
+    if not isinstance(name, str):
+        raise UserError(
+            f"A row has {shown(name)} as its name, which must be a text. Name the rows: "
+            '`data.map(lambda _, index: {"name": str(index)}, with_indices=True)`.'
+        )
     try:
-        label = decode_label(_read(row["label"]))
+        label = decode_label(read_cell(row["label"]))
     except UNREADABLE as error:
-        raise UserError(f"The label map of sample {row['name']!r} cannot be read: {error}.") from error
-    return EncodedRow(row["name"], label, row["image"])
+        raise UserError(f"The label map of sample {name!r} cannot be read: {error}.") from error
+    return EncodedRow(name, label, row["image"])
 
 
-def _read(value: Mapping[str, Any]) -> bytes:
-    return Path(value["path"]).read_bytes() if value["bytes"] is None else value["bytes"]
+def read_cell(cell: Mapping[str, Any] | None) -> bytes:
+    """The file in a cell of an undecoded image column: its bytes, or those of the path or address in it.
+
+    Raises:
+        ValueError: the cell is empty.
+        OSError: the file is not there.
+    """
+    if cell is None or (cell["bytes"] is None and cell["path"] is None):
+        raise ValueError("the cell is empty; fill it, or remove the row")
+    if cell["bytes"] is not None:
+        return cell["bytes"]
+    if "://" not in cell["path"]:
+        return Path(cell["path"]).read_bytes()
+    with fsspec.open(cell["path"], "rb") as file:
+        return file.read()
 
 
 def decode_image(data: bytes, reduction: int = 1) -> NDArray[np.uint8]:

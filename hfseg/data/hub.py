@@ -7,6 +7,8 @@ once and the label maps are kept in the Arrow cache; images stay where `datasets
 checked as they pass by.
 """
 
+import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
@@ -17,12 +19,26 @@ from huggingface_hub import errors, hf_hub_download
 from hfseg.config import DataConfig
 from hfseg.data.classes import find_class_file, named_classes, read_class_table
 from hfseg.data.files import digest, file_state
+from hfseg.data.home import Home
 from hfseg.data.masks import MaskReader
-from hfseg.data.rows import RowConverter, Rows, hold_out_of_stream, hold_out_rows, is_image, standardise
-from hfseg.data.splits import complete_splits, find_splits
-from hfseg.errors import UserError
+from hfseg.data.rows import (
+    RowConverter,
+    Rows,
+    has_names,
+    hold_out_of_stream,
+    hold_out_rows,
+    is_image,
+    standardise,
+    stored,
+    typed,
+)
+from hfseg.data.splits import complete_splits, find_splits, tell_unread
+from hfseg.errors import UserError, shown
 from hfseg.labels import LabelSet
 
+logger = logging.getLogger(__name__)
+
+DATA_SUFFIXES = (".parquet", ".arrow")
 Splits: TypeAlias = datasets.DatasetDict | datasets.IterableDatasetDict
 
 
@@ -47,22 +63,43 @@ def load_hub(config: DataConfig, cache_dir: Path) -> tuple[Splits, LabelSet]:
     reader = MaskReader.of(table, config.reduce_labels)
     found = fetch(config, cache_dir)
     names = find_splits(list(found), where)
+    tell_unread(list(found), names, where)
+    home = Home.of_folder(config.root) if config.root is not None else Home.of_repo(str(config.repo))
     rows: dict[str, Rows] = {}
     for split, name in names.items():
-        convert = RowConverter(reader, config.image_column, config.label_column, f"{where}, split {name}", name)
-        first = next(iter(found[name]), None)
+        encoded = stored(found[name], config.image_column, config.label_column)
+        first = next(iter(encoded), None)
         if first is None:
-            raise UserError(f"{convert.where} is empty.")
+            raise UserError(f"{where}, split {name} is empty. Add rows to it, or remove its files.")
         # A test on the Hub often has no labels: it is there to be predicted
-        is_predict = split == "test" and first[config.label_column] is None
-        rows["predict" if is_predict else split] = standardise(found[name], convert)
+        is_labelled = split != "test" or first[config.label_column] is not None
+        convert = converter(config, reader, home, name, encoded, is_labelled)
+        rows[split if is_labelled else "predict"] = standardise(encoded, convert)
     predict = {"predict": rows.pop("predict")} if "predict" in rows else {}
     hold_out = hold_out_of_stream if config.streaming else hold_out_rows
     splits = complete_splits(rows, hold_out, where) | predict
     if config.streaming:
         check_not_empty(splits, where)
     kind = datasets.IterableDatasetDict if config.streaming else datasets.DatasetDict
-    return kind(splits), table.labels
+    return kind({split: typed(members) for split, members in splits.items()}), table.labels
+
+
+def converter(
+    config: DataConfig, reader: MaskReader, home: Home, name: str, rows: Rows, is_labelled: bool
+) -> RowConverter:
+    """For the rows of the split called `name`."""
+    where = f"{config.repo or config.root}, split {name}"
+    return RowConverter(
+        reader=reader,
+        image_column=config.image_column,
+        label_column=config.label_column,
+        where=where,
+        split=name,
+        home=home,
+        is_labelled=is_labelled,
+        is_named=has_names(rows, where),
+        is_counted=not config.streaming or rows.num_shards == 1,
+    )
 
 
 def fetch(config: DataConfig, cache_dir: Path) -> Splits:
@@ -77,11 +114,23 @@ def fetch(config: DataConfig, cache_dir: Path) -> Splits:
         found = datasets.load_dataset(
             source, config.subset, revision=config.revision, streaming=config.streaming, cache_dir=cache
         )
+        if config.root is not None:
+            tell_unread_files(config.root, datasets.load_dataset_builder(source, config.subset, cache_dir=cache))
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
         raise UserError(_explain(config, error)) from error
     for split, rows in found.items():
         check_columns(rows, config, f"{source}, split {split}")
     return found
+
+
+def tell_unread_files(root: Path, builder: datasets.DatasetBuilder) -> None:
+    """A line that names the data files that `datasets` takes for no split, if there are any."""
+    read = {os.path.realpath(path) for paths in (builder.config.data_files or {}).values() for path in paths}
+    unread = [path for path in sorted(root.rglob("*")) if path.suffix in DATA_SUFFIXES]
+    unread = [path for path in unread if os.path.realpath(path) not in read]
+    if unread:
+        names = shown([path.relative_to(root).as_posix() for path in unread])
+        logger.warning("%s: not read are %s, whose names are those of no split.", root, names)
 
 
 def check_not_empty(splits: Mapping[str, Rows], where: str) -> None:
@@ -147,6 +196,8 @@ def _explain(config: DataConfig, error: Exception) -> str:
             f"{where} is not on the Hub, or private or gated. Check the name; if it is right, ask for access on its "
             "page and log in with `hf auth login`."
         )
+    if "corresponds to no data" in str(error):
+        return f"{where}: a split is empty ({error}). Add rows to it, or remove its files."
     if "BuilderConfig" in str(error):
         return f"{where}, data.subset={config.subset}: {error} Set data.subset to one that is available."
     return f"{where} cannot be read: {error.__cause__ or error}. Are all its files there and whole?"

@@ -1,6 +1,7 @@
 """Rows of a data set of the Hub, made into `image`, `label` and `name`, at once or as they stream by."""
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -8,13 +9,17 @@ from io import BytesIO
 from typing import Any, TypeAlias
 
 import datasets
-import fsspec
 import numpy as np
+import pyarrow.compute as pc
 
+from hfseg.data.decoding import read_cell
 from hfseg.data.files import check_depth, encode_label, open_image
+from hfseg.data.home import Home
 from hfseg.data.masks import MaskReader
 from hfseg.data.source import HELD_OUT_PERCENT, choose_held_out
-from hfseg.errors import UserError
+from hfseg.errors import UserError, shown
+
+logger = logging.getLogger(__name__)
 
 Rows: TypeAlias = datasets.Dataset | datasets.IterableDataset
 
@@ -33,76 +38,155 @@ def is_image(feature: object) -> bool:
 
 @dataclass(frozen=True)
 class RowConverter:
-    """Makes a row's `label` and `name`; checks that the image can be decoded and has its mask's size."""
+    """Makes a row's `label` and `name`; checks that the image can be decoded and has its mask's size.
+
+    Attributes:
+        reader: of the masks.
+        image_column: and `label_column`: where they are.
+        where: what errors call the split.
+        split: its name.
+        home: which files a row may name.
+        is_labelled: whether every row has a mask, or none.
+        is_named: whether the column `name` names the rows.
+        is_counted: whether a row's index in a stream is its number, as in one of a single file.
+    """
 
     reader: MaskReader
     image_column: str
     label_column: str
     where: str
     split: str
-    version: int = 1  # `datasets` hashes these fields for its cache, but not this code
+    home: Home
+    is_labelled: bool = True
+    is_named: bool = False
+    is_counted: bool = True
+    version: int = 2  # `datasets` hashes these fields for its cache, but not this code
 
     def label(self, row: Mapping[str, Any], index: int) -> dict[str, Any]:
         """For `Dataset.map`: rows without a name are called by split and number."""
-        data = read_bytes(row[self.image_column])
-        return self._convert(row, data, f"{self.where}, row {index}", f"{self.split}-{index:06d}")
+        where = f"{self.where}, row {index}"
+        data = self._read(row[self.image_column], f"The image of {where}")
+        name = row["name"] if self.is_named else f"{self.split}-{index:06d}"
+        return {"label": self._label(row, data, where), "name": name}
 
-    def label_and_image(self, row: Mapping[str, Any]) -> dict[str, Any]:
+    def label_and_image(self, row: Mapping[str, Any], index: int) -> dict[str, Any]:
         """For `IterableDataset.map`: each worker counts for itself, so rows without a name are called by content."""
-        data = read_bytes(row[self.image_column])
-        name = f"{self.split}-{hashlib.sha256(data).hexdigest()[:16]}"
-        converted = self._convert(row, data, f"{self.where}, sample {self._name(row, name)}", name)
-        return converted | {"image": {"bytes": data, "path": None}}
+        name = row["name"] if self.is_named else None
+        where = f"{self.where}, {self._place(name, index)}"
+        data = self._read(row[self.image_column], f"The image of {where}")
+        if name is None:
+            name = f"{self.split}-{hashlib.sha256(data).hexdigest()[:16]}"
+            where = f"{self.where}, {self._place(name, index)}"
+        return {"image": {"bytes": data, "path": None}, "label": self._label(row, data, where), "name": name}
 
-    def _convert(self, row: Mapping[str, Any], data: bytes, where: str, name: str) -> dict[str, Any]:
+    def find_image(self, row: Mapping[str, Any], index: int) -> dict[str, Any]:
+        """For `Dataset.map`: the image's cell with the absolute path of its file, wherever it is read from."""
+        cell = row[self.image_column]
+        if cell is None or cell["bytes"] is not None or cell["path"] is None:
+            return {"image": cell}
+        return {
+            "image": {"bytes": None, "path": self.home.find(cell["path"], f"The image of {self.where}, row {index}")}
+        }
+
+    def _place(self, name: str | None, index: int) -> str:
+        if self.is_counted:
+            return f"row {index}"
+        return f"sample {name}" if name else "a row without a name (data.streaming=false tells its number)"
+
+    def _label(self, row: Mapping[str, Any], data: bytes, where: str) -> dict[str, Any] | None:
+        """The cell of the label map; None in a split that is there to be predicted."""
         image = open_image(BytesIO(data), f"The image of {where}")
         check_depth(image, f"The image of {where}")
         mask = row[self.label_column]
-        label = None
-        if mask is not None:
-            ids = self._ids(mask, f"The mask of {where}")
-            if image.size != ids.shape[::-1]:
-                size = f"{ids.shape[1]}x{ids.shape[0]}"
-                raise UserError(f"{where}: the image is {image.width}x{image.height} pixels, but its mask is {size}.")
-            label = {"bytes": encode_label(ids), "path": None}
-        elif self.split.lower() not in ("test", "testing"):
+        if mask is None and self.is_labelled:
             raise UserError(f"{where}: there is no mask. Remove the row, or add its mask.")
-        return {"label": label, "name": self._name(row, name)}
+        if mask is not None and not self.is_labelled:
+            raise UserError(
+                f"{where}: there is a mask, but the first row has none, so the split would be predicted and not "
+                "scored. Add its mask, or remove the row."
+            )
+        if mask is None:
+            return None
+        ids = self._ids(mask, f"The mask of {where}")
+        if image.size != ids.shape[::-1]:
+            size = f"{ids.shape[1]}x{ids.shape[0]}"
+            raise UserError(
+                f"{where}: the image is {image.width}x{image.height} pixels, but its mask is {size}. Restore both "
+                "from the same source, or remove the row."
+            )
+        return {"bytes": encode_label(ids), "path": None}
 
     def _ids(self, mask: Any, where: str) -> Any:
         if isinstance(mask, Mapping):
-            return self.reader.from_bytes(read_bytes(mask), where)
-        return self.reader.check(np.asarray(mask), where)
+            return self.reader.from_bytes(self._read(mask, where), where)
+        try:
+            values = np.asarray(mask)
+        except ValueError as error:  # lists of different lengths
+            raise UserError(f"{where} is no array of (height, width): {shown(error)}. Mend it.") from error
+        return self.reader.check(values, where)
 
-    def _name(self, row: Mapping[str, Any], otherwise: str) -> str:
-        name = row.get("name")
-        return name if isinstance(name, str) else otherwise
+    def _read(self, cell: Mapping[str, Any] | None, where: str) -> bytes:
+        """The file in a cell of an undecoded image column, if it may be opened."""
+        if cell is not None and cell["bytes"] is None and cell["path"] is not None:
+            cell = {"bytes": None, "path": self.home.find(cell["path"], where)}
+        try:
+            return read_cell(cell)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{where} cannot be read: {shown(error)}.") from error
 
 
-def read_bytes(value: Mapping[str, Any]) -> bytes:
-    """The file in a cell of an undecoded image column."""
-    if value["bytes"] is not None:
-        return value["bytes"]
-    with fsspec.open(value["path"], "rb") as file:
-        return file.read()
+def stored(rows: Rows, image_column: str, label_column: str) -> Rows:
+    """The columns that are needed, with images as they are stored: decoding opens whatever a row names."""
+    columns = [name for name in (image_column, label_column, "name") if name in rows.features]
+    rows = rows.select_columns(list(dict.fromkeys(columns)))
+    for column in (image_column, label_column):
+        if is_image(rows.features[column]):
+            rows = rows.cast_column(column, BYTES)
+    return rows
+
+
+def has_names(rows: Rows, where: str) -> bool:
+    """Whether the column `name` names every row, and says so where there is one that does not.
+
+    Of a stream only the column's type is known: what is repeated there is held out together.
+    """
+    if rows.features.get("name") != datasets.Value("string"):
+        return False
+    if isinstance(rows, datasets.IterableDataset):
+        return True
+    names = rows["name"][:]
+    if None not in names and len(set(names)) == len(names):
+        return True
+    what = "is empty in some rows" if None in names else "has the same text in several rows"
+    logger.warning("%s: the column `name` %s, so rows are called by their numbers.", where, what)
+    return False
 
 
 def standardise(rows: Rows, convert: RowConverter) -> Rows:
-    """Exactly the columns `image`, `label` and `name`."""
-    encoded = rows.cast_column(convert.image_column, BYTES)
-    if is_image(rows.features[convert.label_column]):
-        encoded = encoded.cast_column(convert.label_column, BYTES)
+    """The columns `image`, `label` and `name` of what `stored` gives; of a stream, without their types.
+
+    Without types, `datasets` filters a stream as it is; otherwise it would decode each image for that, and encode it
+    as another file. `typed` comes last.
+    """
     columns = list(rows.features)
     if isinstance(rows, datasets.IterableDataset):
-        # With features given to it, `map` of a stream leaves images undecoded
-        return encoded.map(convert.label_and_image, remove_columns=columns).cast(datasets.Features(IMAGE | LABEL))
-    converted = encoded.map(
+        return rows.map(convert.label_and_image, with_indices=True, remove_columns=columns)
+    converted = rows.map(
         convert.label, with_indices=True, remove_columns=columns, features=datasets.Features(LABEL), desc="Masks"
     )
     images = rows.select_columns([convert.image_column])
-    if convert.image_column != "image":
+    if pc.struct_field(images.data.column(convert.image_column), "bytes").null_count:
+        stored_image = datasets.Features({"image": BYTES})
+        kept = {"with_indices": True, "remove_columns": [convert.image_column], "desc": "Image files"}
+        images = images.map(convert.find_image, features=stored_image, **kept)
+    elif convert.image_column != "image":
         images = images.rename_column(convert.image_column, "image")
     return datasets.concatenate_datasets([images.cast_column("image", IMAGE["image"]), converted], axis=1)
+
+
+def typed(rows: Rows) -> Rows:
+    """A stream of `standardise` with the types of its columns, and rows that are no stream as they are."""
+    return rows.cast(datasets.Features(IMAGE | LABEL)) if isinstance(rows, datasets.IterableDataset) else rows
 
 
 def hold_out_rows(rows: datasets.Dataset, split: str) -> tuple[datasets.Dataset, datasets.Dataset]:

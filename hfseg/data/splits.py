@@ -1,9 +1,17 @@
-"""From the splits that a data set has to train, validation and test: the same rule for folders and for the Hub."""
+"""From the splits that a data set has to train, validation and test: the same rule for folders and for the Hub.
 
+`dev` and `eval` are validation where nothing else is, and a line says so. A split of another name (`unlabeled`,
+`holdout`) is not read, and a line names it: data sets of the Hub have such splits, which only their owners can remove.
+No split is dropped without a word.
+"""
+
+import logging
 from collections.abc import Callable, Collection, Mapping
 from typing import TypeVar
 
-from hfseg.errors import UserError
+from hfseg.errors import UserError, shown
+
+logger = logging.getLogger(__name__)
 
 # What the three splits are called, here and elsewhere.
 SPLIT_NAMES = {
@@ -11,23 +19,40 @@ SPLIT_NAMES = {
     "validation": ("validation", "val", "valid"),
     "test": ("test", "testing"),
 }
+# What is taken for validation where none of those names is there.
+DEVELOPMENT_NAMES = ("dev", "devel", "development", "eval", "evaluation")
 Samples = TypeVar("Samples")
 
 
 def find_splits(names: Collection[str], where: str) -> dict[str, str]:
-    """Which of the names mean `train`, `validation` and `test`, in any case.
+    """Which of the names mean `train`, `validation` and `test`, in any case; a line says what `dev` is taken for.
 
     Raises:
-        UserError: two names for one split, such as `val` and `validation`.
+        UserError: two names for one split, such as `val` and `validation`, or `dev` and `eval`.
     """
-    found = {}
-    for split, known in SPLIT_NAMES.items():
-        here = [name for name in names if name.lower() in known]
-        if len(here) > 1:
-            raise UserError(f"{where} holds {' and '.join(here)}, which both mean the {split} split. Keep one.")
-        if here:
-            found[split] = here[0]
-    return found
+    found = {split: _one_of(known, split, names, where) for split, known in SPLIT_NAMES.items()}
+    if found["validation"] is None:
+        found["validation"] = _one_of(DEVELOPMENT_NAMES, "validation", names, where)
+        if found["validation"] is not None:
+            logger.warning("%s: its split %s is taken for validation.", where, shown(found["validation"]))
+    return {split: name for split, name in found.items() if name is not None}
+
+
+def _one_of(known: Collection[str], split: str, names: Collection[str], where: str) -> str | None:
+    here = [name for name in names if name.lower() in known]
+    if len(here) > 1:
+        raise UserError(f"{where} holds {' and '.join(here)}, which both mean the {split} split. Keep one.")
+    return here[0] if here else None
+
+
+def tell_unread(names: Collection[str], found: Mapping[str, str], where: str) -> None:
+    """A line that names the splits of `names` that `find_splits` has not `found`, if there are any."""
+    unread = [name for name in names if name not in found.values()]
+    if unread:
+        known = ", ".join(name for split in SPLIT_NAMES.values() for name in split)
+        logger.warning(
+            "%s: not read are its splits %s, whose names are none of %s.", where, ", ".join(map(shown, unread)), known
+        )
 
 
 def complete_splits(
@@ -48,10 +73,14 @@ def complete_splits(
     """
     if "train" not in found:
         have = ", ".join(found) or "none"
-        raise UserError(f"{where} has no train split (found: {have}). Its names may be {SPLIT_NAMES['train']}.")
+        names = " or ".join(SPLIT_NAMES["train"])
+        raise UserError(f"{where} has no train split (found: {have}). Call the split to train on {names}.")
     splits, train = dict(found), found["train"]
     if "test" not in splits and "validation" in splits:
         splits["test"] = splits.pop("validation")
+        logger.warning(
+            "%s: there is no labelled test split, so validation is the test, and part of train chooses.", where
+        )
     for split in ("test", "validation"):
         if split not in splits:
             train, splits[split] = hold_out(train, split)

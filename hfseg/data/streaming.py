@@ -5,39 +5,27 @@ on the number of workers too, so a resumed run is not the uninterrupted one bit 
 files out to the workers of a loader: more workers than files are idle.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import datasets
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import IterableDataset
 from transformers import BaseImageProcessor
 
+from hfseg.data.decoding import read_row, undecoded
 from hfseg.data.samples import EvalSet, Sample, TrainSet, augment, prepare
 from hfseg.data.transforms import TrainTransform
+from hfseg.errors import UserError
 
 SHUFFLE_BUFFER = 256  # encoded samples that are kept, in each worker, to draw the next from
-
-
-class OpenRow:
-    """A row of a stream, which `datasets` hands out decoded: the `Row` that `augment` and `prepare` take."""
-
-    def __init__(self, row: Mapping[str, Any]) -> None:
-        self.name: str = row["name"]
-        self.label: NDArray[np.unsignedinteger] = np.asarray(row["label"])
-        self.image = row["image"]
-
-    def pixels(self, reduction: int = 1) -> NDArray[np.uint8]:
-        return np.asarray(self.image)
 
 
 class StreamingTrainSet(IterableDataset[Sample]):
     """`TrainSet` for a stream: shuffled in a window, in another order every epoch."""
 
     def __init__(self, data: datasets.IterableDataset, transform: TrainTransform, seed: int = 0) -> None:
-        self.data = data.shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
+        self.data = stored_stream(data).shuffle(seed=seed, buffer_size=SHUFFLE_BUFFER)
         self.transform, self.seed = transform, seed
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # shared: persistent workers see it change
 
@@ -48,18 +36,36 @@ class StreamingTrainSet(IterableDataset[Sample]):
 
     def __iter__(self) -> Iterator[Sample]:
         for row in self.data:
-            yield augment(OpenRow(row), self.transform, self.seed, int(self.epoch))
+            yield augment(read_row(row), self.transform, self.seed, int(self.epoch))
 
 
 class StreamingEvalSet(IterableDataset[Sample]):
     """`EvalSet` for a stream."""
 
     def __init__(self, data: datasets.IterableDataset, processor: BaseImageProcessor, native: bool = False) -> None:
-        self.data, self.processor, self.native = data, processor, native
+        self.data, self.processor, self.native = stored_stream(data), processor, native
 
     def __iter__(self) -> Iterator[Sample]:
         for row in self.data:
-            yield prepare(OpenRow(row), self.processor, self.native)
+            yield prepare(read_row(row), self.processor, self.native)
+
+
+def stored_stream(data: datasets.IterableDataset) -> datasets.IterableDataset:
+    """`undecoded` for a stream, of which the first row is looked at.
+
+    Raises:
+        UserError: it has none, or none with the columns `image`, `label` and `name`.
+    """
+    rows = undecoded(data)
+    try:
+        first = next(iter(rows), None)
+    except KeyError as error:
+        raise UserError(
+            f"A stream's rows have no column {error}; they must have `image`, `label` and `name`."
+        ) from error
+    if first is None:
+        raise UserError("The stream is empty: no row comes out of it. Look at what filters, takes or skips its rows.")
+    return rows
 
 
 def train_set(

@@ -17,6 +17,7 @@ from transformers import SegformerImageProcessor
 
 from hfseg import DataConfig, RunConfig, TransformsConfig, UserError, load_dataset, run
 from hfseg.data.check import check_data
+from hfseg.data.splits import find_splits, tell_unread
 from hfseg.data.streaming import StreamingEvalSet, StreamingTrainSet
 from hfseg.data.transforms import TrainTransform
 from tests.hub_server import HubServer
@@ -131,6 +132,32 @@ def test_ids_pixel_by_pixel(tmp_path: Path, convert: Callable, feature: Any, str
     rows = [*data["train"], *data["validation"]]
     assert_same(rows, truth["train"])
     assert len(rows) == 24
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_splits_of_other_names(tmp_path: Path, streaming: bool, caplog: pytest.LogCaptureFixture) -> None:
+    truth = make(tmp_path / "data", counts={"train": 20, "dev": 5, "unlabeled": 2})
+    (tmp_path / "data" / "id2label.json").rename(tmp_path / "id2label.json")
+    data = load(tmp_path, streaming=streaming)
+    assert_same(data["test"], truth["dev"])
+    assert f"{tmp_path}: its split 'dev' is taken for validation." in caplog.text
+    assert "no labelled test split, so validation is the test" in caplog.text
+    assert f"{tmp_path}: not read are its splits 'unlabeled', whose names are none of" in caplog.text
+
+
+def test_files_of_no_split_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make(tmp_path, counts={"train": 20, "holdout": 5})
+    assert sum(map(len, load(tmp_path).values())) == 20
+    assert f"{tmp_path}: not read are ['holdout-00000-of-00001.parquet']" in caplog.text
+
+
+def test_development_is_validation_only_where_there_is_none(caplog: pytest.LogCaptureFixture) -> None:
+    found = find_splits(["train", "val", "dev"], "x")
+    assert found == {"train": "train", "validation": "val"}
+    tell_unread(["train", "val", "dev"], found, "x")
+    assert "x: not read are its splits 'dev'" in caplog.text
+    with pytest.raises(UserError, match="x holds dev and eval, which both mean the validation split"):
+        find_splits(["train", "dev", "eval"], "x")
 
 
 def test_splits(tmp_path: Path) -> None:
@@ -254,6 +281,8 @@ def wrong_row(root: Path, row: dict[str, Any]) -> None:
         ({"annotation": {"bytes": b"<html>", "path": None}}, "The mask of"),
         ({"annotation": None}, "there is no mask"),
         ({"picture": {"bytes": b"<html>", "path": None}}, "cannot be read as an image"),
+        ({"picture": {"bytes": b"", "path": None}}, "cannot be read as an image"),
+        ({"picture": None}, "the cell is empty; fill it, or remove the row"),
     ],
 )
 def test_wrong_rows_are_named(tmp_path: Path, row: dict[str, Any], said: str) -> None:
@@ -264,7 +293,7 @@ def test_wrong_rows_are_named(tmp_path: Path, row: dict[str, Any], said: str) ->
     with pytest.raises(UserError) as error:
         list(load(tmp_path, streaming=True)["train"])
     assert said in str(error.value)
-    assert f"{tmp_path}, split train, sample train-" in str(error.value)
+    assert f"{tmp_path}, split train, row 3" in str(error.value)
 
 
 @pytest.mark.parametrize("streaming", [False, True])
@@ -282,6 +311,49 @@ def test_what_is_not_there(tmp_path: Path, streaming: bool) -> None:
     assert "is not a folder" in complaint(tmp_path / "nowhere")
     with pytest.raises(UserError, match="either data"):
         load_dataset(DataConfig(name="hub"))
+
+
+def test_ragged_masks_and_empty_splits_are_named(tmp_path: Path) -> None:
+    nested = datasets.List(datasets.List(datasets.Value("int32")))
+    make(tmp_path, lambda ids: [[0, 1], [2]], nested)
+    assert "split train, row 0 is no array of (height, width)" in complaint(tmp_path)
+    make(tmp_path / "empty", counts={"train": 20})
+    path = tmp_path / "empty" / "train-00000-of-00001.parquet"
+    none = datasets.Dataset.from_parquet(str(path), keep_in_memory=True).select([])
+    none.to_parquet(tmp_path / "empty" / "test-00000-of-00001.parquet")
+    for streaming in (False, True):
+        said = complaint(tmp_path / "empty", streaming=streaming)
+        assert "is empty" in said
+        assert "Add rows to it, or remove its files" in said
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_test_that_has_masks_here_and_there(tmp_path: Path, streaming: bool) -> None:
+    """Whichever comes first decides, and the other is named: in a training's last minutes none is found missing."""
+    for first, said in ((0, "row 1: there is no mask"), (1, "row 1: there is a mask, but the first row has none")):
+        root, masks = tmp_path / str(first), iter([1, 0] * 2 if first else [0, 1] * 2)
+        make(root, counts={"train": 20})
+        make(root, lambda ids, masks=masks: None if next(masks) else as_grey(ids), counts={"test": 4})
+        with pytest.raises(UserError, match=f"split test, {said}"):
+            [list(rows) for rows in load(root, streaming=streaming).values()]
+
+
+@pytest.mark.parametrize("wrong", [None, "train no. 4"])
+def test_a_name_that_does_not_name_its_row(
+    tmp_path: Path, wrong: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    make(tmp_path, named=True)
+    path = tmp_path / "train-00000-of-00001.parquet"
+    rows = datasets.Dataset.from_parquet(str(path), keep_in_memory=True)
+    names = [*rows["name"][:3], wrong, *rows["name"][4:]]
+    column = datasets.Dataset.from_dict({"name": names}, features=datasets.Features(name=datasets.Value("string")))
+    datasets.concatenate_datasets([rows.remove_columns("name"), column], axis=1).to_parquet(path)
+    data = load(tmp_path)
+    assert {*data["train"]["name"], *data["validation"]["name"]} == {f"train-{k:06d}" for k in range(24)}
+    assert "so rows are called by their numbers" in caplog.text
+    streamed = [row["name"] for rows in load(tmp_path, streaming=True).values() for row in rows]
+    assert len(streamed) == 30
+    assert all(isinstance(name, str) for name in streamed)
 
 
 def test_a_part_of_a_stream_that_no_row_has_come_into(tmp_path: Path) -> None:
@@ -428,6 +500,33 @@ def test_a_run_on_a_stream_scores_every_pixel_once(settings: dict[str, Any], tmp
     eager = run(RunConfig.from_tree(tree, "test"), eval_only=True)
     assert streamed["test_mean_iou"] == pytest.approx(eager["test_mean_iou"], abs=1e-12)
     assert streamed["test_loss"] == pytest.approx(eager["test_loss"], rel=1e-5)
+
+
+def test_a_test_that_cannot_be_scored_costs_no_other_score(settings: dict[str, Any], tmp_path: Path) -> None:
+    """A mask is missing where only the last evaluation of a stream comes to."""
+    make(tmp_path / "data", counts={"train": 24, "validation": 4})
+    masks = iter([1, 1, 0])
+    make(tmp_path / "data", lambda ids: as_grey(ids) if next(masks) else None, counts={"test": 3})
+    data = settings["data"] | {"root": str(tmp_path / "data"), "streaming": True}
+    tree = settings | {"output_dir": str(tmp_path / "run"), "data": data}
+    with pytest.raises(UserError) as error:
+        run(RunConfig.from_tree(tree, "test"))
+    assert "The test split could not be scored" in str(error.value)
+    assert "split test, row 2: there is no mask" in str(error.value)
+    folder = tmp_path / "run"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert 0 <= metrics["eval_mean_iou"] <= 1
+    assert metrics["test_mean_iou"] is None
+    assert "split test, row 2" in metrics["test_error"]
+    rows = json.loads((folder / "per_class.json").read_text())
+    assert [row["iou"] for row in rows["test"]] == [None] * 3
+    assert "test split could not be scored" in (folder / "README.md").read_text()
+    assert "row 2: there is no mask" in (folder / "report.html").read_text()
+    make(tmp_path / "data", counts={"test": 3})
+    scores = run(RunConfig.from_tree(tree, "test"), eval_only=True)  # which the message says
+    assert 0 <= scores["test_mean_iou"] <= 1
+    assert scores["eval_mean_iou"] == metrics["eval_mean_iou"]
+    assert "test_error" not in json.loads((folder / "metrics.json").read_text())
 
 
 def test_a_stream_needs_max_steps(settings: dict[str, Any], tmp_path: Path) -> None:
