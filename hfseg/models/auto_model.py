@@ -157,9 +157,10 @@ def _verdict(model: PreTrainedModel, info: dict[str, Any], source: str) -> str:
     foreign = {name for name in _left_over(model, info) if is_whole or name.startswith(f"{encoder}.")}
     wrong = sorted(misshapen | in_encoder | unknown | foreign | set(info["error_msgs"]))
     if wrong or len(counts) > 1 or any(new != model.config.num_labels for _, new in counts):
+        does_not = f"model.init={shown(source)} does not fit {type(model).__name__}"
         raise UserError(
-            f"model.init={shown(source)} does not fit {type(model).__name__}: {len(wrong) or len(resized)} tensors are "
-            f"missing, left over or of another shape, such as {(wrong or sorted(resized))[:3]}. "
+            f"{does_not}: {len(wrong) or len(resized)} tensors are missing, left over or of another "
+            f"shape, such as {shown((wrong or sorted(resized))[:3])}. "
             "Check where the checkpoint comes from."
         )
     if missing:

@@ -13,6 +13,7 @@ from hfseg.models.model_files import ModelText, ProcessorText, check_text, loadi
 from hfseg.models.remote_code import code_options, remedy
 
 FILES = {"preprocessor_config.json": ProcessorText, "processor_config.json": ModelText}
+AS_IT_IS = {"do_resize": False, "do_center_crop": False, "do_pad": False}
 NORMALISATION = (("image_mean", [0.0] * 3), ("image_std", [1.0] * 3))
 
 
@@ -38,7 +39,9 @@ def own_processor(source: str | Path, called: str, trust: bool = False) -> BaseI
         processor: BaseImageProcessor = AutoImageProcessor.from_pretrained(
             source, **code_options(described, folder, called, trust)
         )
-        check_text(json.loads(processor.to_json_string()), ProcessorText, f"The image processor of {called}")
+        settings = json.loads(processor.to_json_string())
+        check_text(settings, ProcessorText, f"The image processor of {called}")
+        processor(images=[np.zeros((8, 8, 3), np.uint8)], return_tensors="pt", **AS_IT_IS)
     return processor
 
 
@@ -88,7 +91,7 @@ def processor_beside(
 def _check_colours(own: Any, processor: SegformerImageProcessor, which: str) -> None:
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     with loading(f"The image processor of {which} fails on an image"):
-        expected = own(images=image, do_resize=False, do_center_crop=False, do_pad=False, return_tensors="pt")
+        expected = own(images=image, return_tensors="pt", **AS_IT_IS)
         found = processor(images=image, do_resize=False, return_tensors="pt")["pixel_values"]
     if expected["pixel_values"].shape != found.shape or not torch.allclose(
         expected["pixel_values"].float(), found, rtol=1e-4, atol=1e-4

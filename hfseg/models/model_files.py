@@ -24,6 +24,7 @@ LOADING_ERRORS = (
 )  # fmt: skip
 
 Depth = Annotated[int, Field(ge=0, le=1000)]  # layers, each of which is an object in memory
+Count = Annotated[int, Field(ge=1)]
 Side = Annotated[int, Field(ge=1, le=1 << 14)]  # pixels
 Byte = Annotated[int, Field(ge=0, le=255)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -58,6 +59,11 @@ class ModelText(_Text):
     depths: list[Depth] | None = None
     num_encoder_blocks: Depth | None = None
     num_hidden_layers: Depth | None = None
+    hidden_sizes: list[Count] | None = None
+    num_attention_heads: list[Count] | Count | None = None
+    patch_sizes: list[Count] | None = None
+    sr_ratios: list[Count] | None = None
+    strides: list[Count] | None = None
     attn_implementation: str | None = Field(None, pattern=r"^\w+$")  # `owner/name` is code from the Hub
 
     @field_validator("id2label")
