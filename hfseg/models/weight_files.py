@@ -82,8 +82,8 @@ def _instead(folder: Path) -> str:
         return f"There is {shown(others)}: give the file its standard name, or save the model again."
     if next(folder.glob(PICKLED), None) is None:
         return "Save the model again, with model.save_pretrained(folder), or download all of it."
-    code = f"from hfseg.models.weight_files import convert; convert({str(folder)!r})"
-    return f"There is {PICKLED}, which is not loaded. Convert it once: python -c {shlex.quote(code)}"
+    code = "import sys; from hfseg.models.weight_files import convert; convert(sys.argv[1])"
+    return f'There is {PICKLED}, which is not loaded. Convert it once: python -c "{code}" {shlex.quote(str(folder))}'
 
 
 def read_safetensors(folder: Path) -> dict[str, torch.Tensor]:
