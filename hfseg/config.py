@@ -130,6 +130,8 @@ class ModelConfig(Section):
     semantic segmentation model of transformers, as `init` describes it.
 
     `freeze` makes the encoder or its first stages a fixed function, until `unfreeze_at` optimizer steps are made.
+
+    `trust_remote_code` runs the code that comes with a model of `type: auto`; without it, none is ever run.
     """
 
     type: Literal["segformer", "fcn", "auto"] = "segformer"
@@ -137,6 +139,7 @@ class ModelConfig(Section):
     init: str | None = Field(None, min_length=1)
     freeze: Literal["none", "encoder"] | FreezeStages = "none"
     unfreeze_at: int | None = Field(None, ge=1)
+    trust_remote_code: bool = False
 
     @model_validator(mode="after")
     def _belongs(self) -> "ModelConfig":
@@ -144,6 +147,8 @@ class ModelConfig(Section):
             raise ValueError("`type: auto` needs `init`, a folder or a Hub id with the model's config and weights")
         if self.type == "auto" and self.size:
             raise ValueError("`size` is for segformer and fcn: with `type: auto` the checkpoint says it")
+        if self.trust_remote_code and self.type != "auto":
+            raise ValueError("`trust_remote_code` is for `type: auto`: hfseg has the code of the others")
         if self.unfreeze_at is not None and self.freeze == "none":
             raise ValueError("`unfreeze_at` needs something that is frozen before it: set `freeze`")
         return self

@@ -23,6 +23,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 from hfseg.errors import UserError
 from hfseg.models.auto_model import load_trained
 from hfseg.models.inference import inference_copy
+from hfseg.models.temperature import provenance_of
 from hfseg.whole_files import writing
 
 try:
@@ -84,7 +85,9 @@ class ExportForm(nn.Module):
         return logits, large.argmax(dim=1)
 
 
-def export_onnx(source: str, path: str | Path, argmax: bool = False) -> dict[str, Any]:
+def export_onnx(
+    source: str, path: str | Path, argmax: bool = False, trust_remote_code: bool = False
+) -> dict[str, Any]:
     """Writes a model as ONNX, and beside it what is needed to use it and the proof that it is right.
 
     The input `pixel_values` (B, 3, H, W) float32 has dynamic batch, height and width; the output `logits` is
@@ -97,9 +100,10 @@ def export_onnx(source: str, path: str | Path, argmax: bool = False) -> dict[str
     and `preprocessor_config.json`. Where the check fails, nothing is written.
 
     Args:
-        source: a folder or a Hub id.
+        source: a folder (of a run, or with a model) or a Hub id.
         path: of the file, ending in .onnx.
         argmax: add the output `ids`.
+        trust_remote_code: run the code that comes with the model, if there is some.
 
     Returns:
         What is in `x.json`.
@@ -112,7 +116,7 @@ def export_onnx(source: str, path: str | Path, argmax: bool = False) -> dict[str
         raise UserError(f"Export needs further packages ({MISSING}): pip install 'hfseg[onnx]'.")
     path = Path(path)
     check_destination(path)
-    model, processor = load_trained(source)
+    model, processor = load_trained(source, trust_remote_code)
     check_beside(path, processor, source)
     network = ExportForm(model, argmax).eval()
     with writing(path), tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as scratch:
@@ -173,7 +177,7 @@ def metadata(model: PreTrainedModel, processor: BaseImageProcessor) -> dict[str,
     values = {
         "names": [model.config.id2label[index] for index in range(model.config.num_labels)],
         "ignore_index": config.get("semantic_loss_ignore_index"),
-        "temperature": (config.get("hfseg") or {}).get("temperature"),
+        "temperature": provenance_of(model.config).get("temperature"),
     } | {key: settings.get(key) for key in ("image_mean", "image_std", "rescale_factor", "do_resize", "size")}
     return {name: json.dumps(value) for name, value in values.items()}
 

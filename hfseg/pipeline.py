@@ -1,5 +1,7 @@
 """SegmentationPipeline: transformers' image segmentation pipeline, with scores and for images of any size."""
 
+import base64
+import os
 from collections.abc import Iterable, Iterator
 from http.client import HTTPException
 from io import BytesIO
@@ -20,7 +22,7 @@ from transformers import (
 
 from hfseg.config import EvalConfig
 from hfseg.data.files import UNREADABLE
-from hfseg.errors import UserError
+from hfseg.errors import UserError, shown
 from hfseg.models.auto_model import load_trained
 from hfseg.models.inference import inference_copy
 from hfseg.models.segformer import speed_up
@@ -28,6 +30,7 @@ from hfseg.models.temperature import temperature_of
 from hfseg.predict import WHOLE_IMAGE, as_rgb, image_strips, processor_of, read_image
 
 TIMEOUT = 30.0  # seconds for one image from the web
+PASS_A_FILE = "Check the address, or pass a file."
 # what __init__ and __call__ take besides the arguments of every pipeline
 OPTIONS = ("eval", "return_probabilities", "subtask", "timeout")
 
@@ -48,12 +51,13 @@ class SegmentationPipeline(ImageSegmentationPipeline):
     repository that the model came from.
 
     Args:
-        model: a semantic segmentation model, or a folder or Hub id.
+        model: a semantic segmentation model, or a folder (of a run, or with a model) or Hub id.
         image_processor: of the model.
         arguments: those of every pipeline (`device`, `batch_size`, `num_workers`), and those of a call.
 
     Raises:
-        UserError: there is no model or image processor, an image cannot be had, an option does not exist.
+        UserError: there is no model or image processor, an image cannot be had, an option does not exist, the model
+            gives no numbers.
 
     Example:
         >>> from transformers import SegformerImageProcessor
@@ -86,11 +90,15 @@ class SegmentationPipeline(ImageSegmentationPipeline):
     def _sanitize_parameters(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         unknown = sorted(options.keys() - set(OPTIONS))
         if unknown:
-            raise UserError(f"{unknown[0]!r} is no option of SegmentationPipeline; there are {', '.join(OPTIONS)}.")
+            raise UserError(
+                f"{shown(unknown[0])} is no option of SegmentationPipeline; there are {', '.join(OPTIONS)}."
+            )
         if options.get("subtask") not in (None, "semantic"):
-            raise UserError(f"subtask={options['subtask']!r}: the model does semantic segmentation only.")
+            raise UserError(f"subtask={shown(options['subtask'])}: the model does semantic segmentation only.")
         if not isinstance(options.get("eval"), EvalConfig | None):
-            raise UserError(f"eval={options['eval']!r} must be an hfseg.EvalConfig, such as EvalConfig(mode='whole').")
+            raise UserError(
+                f"eval={shown(options['eval'])} must be an hfseg.EvalConfig, such as EvalConfig(mode='whole')."
+            )
 
         def chosen(*names: str) -> dict[str, Any]:
             return {name: options[name] for name in names if name in options}
@@ -101,8 +109,8 @@ class SegmentationPipeline(ImageSegmentationPipeline):
         """Segments one or several images.
 
         Args:
-            inputs: a PIL image, a path, an http(s) or data URL, or a uint8 array (H, W, 3); or a list, a generator or
-                a dataset of them.
+            inputs: a PIL image, a path, an http(s) or data URL, a file's content as base64 text, or a uint8 array
+                (H, W, 3); or a list, a generator or a dataset of them.
             options: `eval` (an `EvalConfig`; by default one pass at the processor's size), `return_probabilities`,
                 `timeout` (seconds, 30 by default), and `batch_size` and `num_workers` as in every pipeline.
 
@@ -192,22 +200,35 @@ def read_any(image: Any, timeout: float) -> Image.Image:
     """An RGB image, the right way up, from wherever it is.
 
     Args:
-        image: what `hfseg.predict` takes, or an http(s) or data URL.
+        image: what `hfseg.predict` takes, an http(s) or data URL, or a file's content as base64 text.
         timeout: seconds for the download.
 
     Raises:
         UserError: it cannot be had, or is no image.
     """
-    if not isinstance(image, str) or not image.startswith(("http://", "https://", "data:")):
+    if not isinstance(image, str) or os.path.isfile(image):
         return read_image(image)
-    shown = image if len(image) < 200 else image[:60] + "..."
-    try:
-        with urlopen(Request(image, headers={"User-Agent": "hfseg"}), timeout=timeout) as response:
-            content = response.read()
-    except (OSError, HTTPException, ValueError) as error:
-        raise UserError(f"{shown} could not be downloaded: {error}. Check the address, or pass a file.") from error
+    content = download(image, timeout) if image.startswith(("http://", "https://", "data:")) else decode(image)
     try:
         picture = ImageOps.exif_transpose(Image.open(BytesIO(content)))
     except UNREADABLE as error:
-        raise UserError(f"{shown} is no readable image ({error}). Check the address, or pass a file.") from error
-    return as_rgb(picture, shown)
+        raise UserError(f"{shown(image)} is no readable image ({shown(error)}). {PASS_A_FILE}") from error
+    return as_rgb(picture, shown(image))
+
+
+def download(address: str, timeout: float) -> bytes:
+    """What an http(s) or data URL holds; raises UserError where it cannot be had."""
+    try:
+        with urlopen(Request(address, headers={"User-Agent": "hfseg"}), timeout=timeout) as response:
+            content: bytes = response.read()
+    except (OSError, HTTPException, ValueError) as error:
+        raise UserError(f"{shown(address)} could not be downloaded: {shown(error)}. {PASS_A_FILE}") from error
+    return content
+
+
+def decode(text: str) -> bytes:
+    """The bytes that base64 text stands for; raises UserError where it is none, as a name of a missing file is."""
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except ValueError as error:
+        raise UserError(f"{shown(text)} is missing: no such file, and no address or base64 text. Check it.") from error

@@ -1,5 +1,6 @@
 """predict(model, images): class ids at the images' own size."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import nn
-from transformers import AutoImageProcessor, BaseImageProcessor, PreTrainedModel
+from transformers import BaseImageProcessor, PreTrainedModel
 
 from hfseg.config import EvalConfig
 from hfseg.data.files import UNREADABLE, check_depth, open_image
 from hfseg.errors import UserError
+from hfseg.models.auto_model import load_trained
+from hfseg.models.image_processors import own_processor
 from hfseg.models.inference import inference_copy
 from hfseg.models.temperature import temperature_of
 from hfseg.models.windows import Rows, Whole, forward_logits, logit_strips, views
@@ -26,7 +29,7 @@ ImageLike = str | Path | Image.Image | NDArray[np.uint8]
 
 @torch.no_grad()
 def predict(
-    model: PreTrainedModel,
+    model: PreTrainedModel | str | Path,
     images: ImageLike | Sequence[ImageLike],
     processor: BaseImageProcessor | None = None,
     batch_size: int = 8,
@@ -36,7 +39,8 @@ def predict(
     """Segments images as the evaluation does.
 
     Args:
-        model: any semantic segmentation model; it is put into evaluation mode.
+        model: any semantic segmentation model, which is put into evaluation mode; or a folder (of a run, or with a
+            model) or a Hub id.
         images: paths, PIL images or uint8 arrays (H, W, 3), one or several.
         processor: the image processor; by default the one in the folder or repository that the model came from.
         batch_size: images per forward pass, where the processor makes them one size.
@@ -52,10 +56,13 @@ def predict(
 
     Raises:
         UserError: an image cannot be read, or there is no processor to be found, or the temperature is no
-            positive number.
+            positive number, or the model gives no numbers.
     """
     if isinstance(images, str | Path | Image.Image | np.ndarray):
         images = [images]
+    if isinstance(model, str | Path):
+        model, found = load_trained(str(model))
+        processor = processor or found
     processor = processor or processor_of(model)
     model.eval()
     network = inference_copy(model) or model
@@ -90,13 +97,23 @@ def image_strips(
         options: how they are looked at.
 
     Raises:
-        UserError: the model does not take images of that size.
+        UserError: the model does not take images of that size, or it gives no numbers.
     """
     if options.is_plain:
         sources: Iterable[list[Rows]] = ([Whole(small)] for small in forward_logits(network, pixel_values))
     else:
         sources = (views(network, pixels[None], options) for pixels in pixel_values)
-    return (logit_strips(rows, size) for rows, size in zip(sources, sizes, strict=True))
+    return (finite(logit_strips(rows, size)) for rows, size in zip(sources, sizes, strict=True))
+
+
+def finite(strips: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """The same strips of logits; raises UserError where one is NaN or infinite, as a class would be chosen anyway."""
+    for strip in strips:
+        if not math.isfinite(strip.sum()):  # one pass without memory, where `isfinite` makes a mask
+            raise UserError(
+                "The model's class scores are not finite: its training has diverged. Choose other weights."
+            )
+        yield strip
 
 
 def _ids_and_probabilities(
@@ -152,11 +169,4 @@ def processor_of(model: PreTrainedModel) -> BaseImageProcessor:
     """
     if not model.name_or_path:
         raise UserError("This model was not loaded from a folder or the Hub: pass its image `processor` to predict.")
-    try:
-        processor: BaseImageProcessor = AutoImageProcessor.from_pretrained(model.name_or_path)
-        return processor
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{model.name_or_path} has no image processor that can be loaded ({str(error).splitlines()[0]}). Save the "
-            "one that the model was trained with beside its weights, processor.save_pretrained(folder), or pass it."
-        ) from error
+    return own_processor(model.name_or_path, model.name_or_path)

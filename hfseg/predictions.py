@@ -47,6 +47,7 @@ def predict_images(
     output: str | Path,
     overrides: Sequence[str] = (),
     batch_size: int = 8,
+    trust_remote_code: bool = False,
 ) -> Path:
     """Segments files into files. Started again after any interruption, it does what is left.
 
@@ -59,6 +60,7 @@ def predict_images(
         overrides: `eval.` keys, such as `eval.flip=true`; by default images are looked at as in the evaluation of the
             model's run, whose config lies beside it, and otherwise as the model's image processor says.
         batch_size: images per forward pass; `whole` and `slide` take them one by one.
+        trust_remote_code: run the code that comes with the model, if there is some.
 
     Returns:
         `predictions.jsonl`, a line for each image: `name`, `file` and its `file_state` (bytes and time of change),
@@ -75,7 +77,7 @@ def predict_images(
     output = Path(output).expanduser()
     inputs = [images] if isinstance(images, str | Path) else images
     named = find_images(inputs, ignored=[output / folder for folder in SUFFIXES])
-    predictor = load_predictor(model, overrides, state.device)
+    predictor = load_predictor(model, overrides, state.device, trust_remote_code)
     files = PredictionFolder(output, predictor.labels)
     with locked(output, "--output") if state.is_main_process else nullcontext():
         if state.is_main_process:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +16,14 @@ from transformers import PreTrainedModel, SegformerImageProcessor
 from hfseg.config import EvalConfig
 from hfseg.data.cityscapes import cityscapes_labels
 from hfseg.data.oxford_pet import pet_labels
-from hfseg.errors import UserError
+from hfseg.errors import UserError, printable
 from hfseg.labels import LabelSet
-from hfseg.models.auto_model import load_trained, processor_beside
+from hfseg.models.auto_model import load_trained
+from hfseg.models.image_processors import processor_beside
 from hfseg.models.inference import inference_copy
 from hfseg.models.sources import resolve
-from hfseg.models.temperature import temperature_of
+from hfseg.models.temperature import provenance_of, temperature_of
+from hfseg.models.weight_files import weight_files
 from hfseg.predict import image_strips
 from hfseg.view import load_view
 
@@ -40,16 +41,16 @@ class Predictor:
     settings: Mapping[str, Any]
 
 
-def load_predictor(source: str, overrides: Sequence[str], device: torch.device) -> Predictor:
+def load_predictor(
+    source: str, overrides: Sequence[str], device: torch.device, trust_remote_code: bool = False
+) -> Predictor:
     """The model, ready on its device; see `predict_images` for what is raised."""
     folder = resolve(source, "--model")
-    if not (folder / "config.json").is_file() and (folder / "model" / "config.json").is_file():
-        folder = folder / "model"  # a run's folder was given
-    model, stored = load_trained(str(folder))
+    model, stored = load_trained(str(folder), trust_remote_code)
     run_config = next((file for file in run_configs(folder) if file.is_file()), None)
     does_resize = json.loads(stored.to_json_string()).get("do_resize", True)
     view = load_view(run_config, overrides, "resize" if does_resize else "whole")
-    processor = processor_beside(folder, view.size, source, "--model")
+    processor = processor_beside(folder, view.size, source, "--model", trust_remote_code)
     processor.do_resize = not view.is_native
     labels = labels_of(model)
     settings = {
@@ -72,9 +73,9 @@ def run_configs(folder: Path) -> list[Path]:
 
 def digest(folder: Path) -> str:
     """Of everything in a model's folder that its predictions depend on."""
-    names = ("config.json", "preprocessor_config.json", "model*.safetensors")
+    described = [folder / name for name in ("config.json", "preprocessor_config.json") if (folder / name).is_file()]
     total = hashlib.sha256()
-    for path in (path for name in names for path in sorted(folder.glob(name))):
+    for path in (*described, *weight_files(folder)):
         with path.open("rb") as file:
             total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()
@@ -82,9 +83,14 @@ def digest(folder: Path) -> str:
 
 def labels_of(model: PreTrainedModel) -> LabelSet:
     """The classes of a model, in the colours that it was trained with, or that its data set is known by."""
-    names = [str(model.config.id2label[index]) for index in range(model.config.num_labels)]
+    names = [printable(str(model.config.id2label[index])) for index in range(model.config.num_labels)]
     names = [name if names.count(name) == 1 else f"{name} ({index})" for index, name in enumerate(names)]
-    palette = (model.config.to_dict().get("hfseg") or {}).get("palette")
+    palette = provenance_of(model.config).get("palette")
+    if palette is not None and len(palette) != len(names):
+        raise UserError(
+            f"{model.name_or_path or 'The model'}: `hfseg.palette` in its config has {len(palette)} colours for "
+            f"{len(names)} classes. Remove the key, or save the model again."
+        )
     for known in (cityscapes_labels(), pet_labels("class"), pet_labels("ignore")):
         if palette is None and list(known.names) == names:
             palette = known.palette
@@ -114,9 +120,6 @@ def class_ids(strips: Iterable[torch.Tensor], temperature: float) -> tuple[NDArr
     Args:
         strips: logits (K, rows, W) from the top.
         temperature: what they are divided by before the softmax.
-
-    Raises:
-        UserError: they are not finite.
     """
     ids, total = [], 0.0
     for strip in strips:
@@ -124,7 +127,5 @@ def class_ids(strips: Iterable[torch.Tensor], temperature: float) -> tuple[NDArr
         ids.append(best.indices.cpu().numpy().astype(np.uint8 if len(strip) <= 256 else np.uint16))
         # the largest term of the softmax, without the others
         total += float(torch.exp(best.values / temperature - (strip / temperature).logsumexp(dim=0)).sum())
-    if not math.isfinite(total):
-        raise UserError("The model's class scores are not finite: its training has diverged. Choose other weights.")
     whole = np.concatenate(ids)
     return whole, total / whole.size

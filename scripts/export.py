@@ -1,6 +1,6 @@
 """Export a trained model to ONNX: a thin layer over `hfseg.export`.
 
-    python scripts/export.py runs/quickstart/model --onnx quickstart.onnx
+    python scripts/export.py runs/quickstart --onnx quickstart.onnx
     python scripts/export.py nvidia/segformer-b0-finetuned-ade-512-512 --onnx b0.onnx --argmax
 
 The file is compared with the model in onnxruntime before it gets its name. Exit codes: 0 done; 1 the comparison
@@ -13,9 +13,10 @@ import sys
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Export a trained segmentation model to ONNX.")
-    parser.add_argument("model", metavar="MODEL", help="a folder, such as runs/quickstart/model, or a Hub id")
+    parser.add_argument("model", metavar="MODEL", help="a run, a model's folder or a Hub id")
     parser.add_argument("--onnx", required=True, metavar="OUT.onnx", help="the file to write")
     parser.add_argument("--argmax", action="store_true", help="add the output `ids`: classes at the input's size")
+    parser.add_argument("--trust-remote-code", action="store_true", help="run the code that comes with the model")
     return parser.parse_args()
 
 
@@ -33,7 +34,7 @@ def exit_code(arguments: argparse.Namespace) -> int:
     from hfseg.export import ParityError, export_onnx
 
     try:
-        report = export_onnx(arguments.model, arguments.onnx, arguments.argmax)
+        report = export_onnx(arguments.model, arguments.onnx, arguments.argmax, arguments.trust_remote_code)
     except (UserError, ParityError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1

@@ -33,6 +33,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--model", metavar="FOLDER_OR_ID", help="with --predict: a run, a model's folder or a Hub id")
     parser.add_argument("--output", metavar="DIR", help="with --predict: where masks, overlays and shares go")
     parser.add_argument("--batch-size", type=int, metavar="N", help="with --predict: images at a time (default 8)")
+    parser.add_argument(
+        "--trust-remote-code", action="store_true", help="with --predict: run the code that comes with the model"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key.sub=value", help="change single keys of the config")
     arguments = parser.parse_intermixed_args()
     if [arguments.config, arguments.push, arguments.predict].count(None) != 2:
@@ -40,6 +43,8 @@ def parse_arguments() -> argparse.Namespace:
     prediction = (arguments.model, arguments.output)
     if None in prediction if arguments.predict else any((*prediction, arguments.batch_size is not None)):
         parser.error("--predict IMAGES needs --model and --output, and only it takes these and --batch-size")
+    if arguments.trust_remote_code and not arguments.predict:
+        parser.error("--trust-remote-code is for --predict; for a training set model.trust_remote_code=true")
     return arguments
 
 
@@ -51,7 +56,8 @@ def do(arguments: argparse.Namespace) -> None:
         return
     if arguments.predict is not None:
         size = 8 if arguments.batch_size is None else arguments.batch_size
-        predict_images(arguments.predict, arguments.model, arguments.output, arguments.overrides, size)
+        trust = arguments.trust_remote_code
+        predict_images(arguments.predict, arguments.model, arguments.output, arguments.overrides, size, trust)
         return
     config = RunConfig.load(arguments.config, arguments.overrides)
     if config.study is None:

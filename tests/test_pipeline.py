@@ -122,7 +122,8 @@ def test_ours_gives_what_predict_gives(folder: Path, tmp_path: Path, web: str, q
     expected = predict(model, images, batch_size=1)
     images[1].save(tmp_path / "one.png")
     data = "data:image/png;base64," + base64.b64encode((tmp_path / "one.png").read_bytes()).decode()
-    for source in (images[1], tmp_path / "one.png", str(tmp_path / "one.png"), f"{web}/1.png", data):
+    text = base64.encodebytes((tmp_path / "one.png").read_bytes()).decode()  # in lines, as stock takes it, too
+    for source in (images[1], tmp_path / "one.png", str(tmp_path / "one.png"), f"{web}/1.png", data, text):
         assert np.array_equal(ids_of(segment(source)), expected[1])
     assert np.array_equal(ids_of(segment(np.asarray(images[1]))), expected[1])
     assert segment([]) == []
@@ -203,22 +204,26 @@ def test_what_is_wrong_is_named(folder: Path, tmp_path: Path, web: str) -> None:
     deep = tmp_path / "deep.png"
     Image.fromarray(np.array([[0, 300, 65535]], dtype=np.uint16)).save(deep)
     cases: list[tuple[Any, dict[str, Any], str]] = [
-        (f"{web}/nowhere.png", {}, r"nowhere.png could not be downloaded.*404"),
-        (f"{web}/page.png", {}, r"page.png is no readable image"),
-        ("http://127.0.0.1:9/x.png", {}, r"http://127.0.0.1:9/x.png could not be downloaded"),
-        ("nowhere.png", {}, r"nowhere.png is missing"),
+        (f"{web}/nowhere.png", {}, r"nowhere.png' could not be downloaded.*404"),
+        (f"{web}/page.png", {}, r"page.png' is no readable image"),
+        ("http://127.0.0.1:9/x.png", {}, r"http://127.0.0.1:9/x.png' could not be downloaded"),
+        ("nowhere.png", {}, r"nowhere.png' is missing"),
         (str(deep), {}, r"deep.png is a I;16 image with values 0..65535"),
         (Image.open(deep), {}, r"The image is a I;16 image with values 0..65535"),
         (torch.zeros(4, 4, 3), {}, "got an object of type Tensor"),
         (np.zeros((0, 4, 3), np.uint8), {}, r"got uint8 \(0, 4, 3\)"),
         ("data:image/png;base64,AAAA", {}, "is no readable image"),
+        ("AAAA", {}, "'AAAA' is no readable image"),
+        ("A" * 24_000, {}, r"'A+\.\.\. is no readable image"),
+        ("=" * 24_001, {}, r"'=+\.\.\. is missing"),
         (pictures()[0], {"treshold": 0.5}, "'treshold' is no option"),
         (pictures()[0], {"subtask": "panoptic"}, "semantic segmentation only"),
         (pictures()[0], {"eval": "slide"}, "must be an hfseg.EvalConfig"),
     ]
     for source, options, message in cases:
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(UserError, match=message) as error:
             segment(source, **options)
+        assert len(str(error.value)) < 700
     for name in (tmp_path / "nowhere", "~nobody-is-called-so/x", "x" * 300, ""):
         with pytest.raises(UserError, match="is no folder here"):
             SegmentationPipeline(name)

@@ -1,32 +1,29 @@
 """Building a model, from scratch or from weights in any of the layouts in use, with a verdict on what was loaded."""
 
-import json
 import logging
-import pickle
-from collections.abc import Mapping
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torchvision
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from transformers import PreTrainedConfig, PreTrainedModel, SegformerImageProcessor
+from transformers import PreTrainedModel, SegformerConfig, SegformerImageProcessor
 
 from hfseg.config import ModelConfig, RunConfig
-from hfseg.errors import UserError
+from hfseg.errors import UserError, shown
 from hfseg.labels import LabelSet
-from hfseg.models.auto_model import load_auto, processor_beside
+from hfseg.models.auto_model import check_finite, check_growth, load_auto
 from hfseg.models.fcn import HfsegFCNConfig, HfsegFCNForSemanticSegmentation
 from hfseg.models.freezing import Frozen, frozen_parts
+from hfseg.models.image_processors import processor_beside
+from hfseg.models.model_files import ModelText, loading, read_model_text, reason
 from hfseg.models.segformer import SIZES, HfsegSegformerConfig, HfsegSegformerForSemanticSegmentation
 from hfseg.models.segformer.conversion import published_names
 from hfseg.models.sources import resolve
+from hfseg.models.weight_files import SUFFIXES, State, read_safetensors, read_weights
 
 logger = logging.getLogger(__name__)
 
-State = Mapping[str, torch.Tensor]
-PICKLES = (".pth", ".pt", ".bin")
 # the layers whose size is the number of classes
 CLASSIFIERS = ("decode_head.classifier.", "classifier.4.", "aux_classifier.4.")
 FCN_SIZES = ("resnet50", "resnet101")
@@ -47,7 +44,7 @@ def load_model(
         UserError: an unknown size, no weights at `init`, weights that are torn, or those of another architecture.
     """
     source = source or config.init
-    model, verdict = _auto(labels, source) if config.type == "auto" else _own(config, labels, source)
+    model, verdict = _auto(config, labels, source) if config.type == "auto" else _own(config, labels, source)
     if verdict is not None:
         logger.warning("%s: %s", source, verdict)
         if exact and not verdict.startswith("exact"):
@@ -59,16 +56,20 @@ def load_model(
     return model
 
 
-def _auto(labels: LabelSet, source: str | None) -> tuple[PreTrainedModel, str]:
+def _auto(config: ModelConfig, labels: LabelSet, source: str | None) -> tuple[PreTrainedModel, str]:
     if source is None:
         raise UserError("model.type=auto: set model.init to a folder or a Hub id.")
-    return load_auto(resolve(source), labels, source)
+    return load_auto(resolve(source), labels, source, config.trust_remote_code)
 
 
 def _own(config: ModelConfig, labels: LabelSet, source: str | None) -> tuple[PreTrainedModel, str | None]:
     build = _segformer if config.type == "segformer" else _fcn
     model, state = build(config.size, labels, source)
-    return model, None if state is None else fill(model, state, str(source))
+    if state is None:
+        return model, None
+    verdict = fill(model, state, str(source))
+    check_finite(model, f"model.init={shown(source)}")
+    return model, verdict
 
 
 def load_processor(config: RunConfig, source: str | None = None) -> SegformerImageProcessor:
@@ -86,7 +87,8 @@ def load_processor(config: RunConfig, source: str | None = None) -> SegformerIma
     """
     source = source or config.model.init
     if config.model.type == "auto" and source is not None:
-        processor = processor_beside(resolve(source), config.eval.size, source)
+        trust = config.model.trust_remote_code
+        processor = processor_beside(resolve(source), config.eval.size, source, trust=trust)
     else:
         processor = SegformerImageProcessor(size={"height": config.eval_size, "width": config.eval_size})
     processor.do_resize = not config.eval.is_native
@@ -115,16 +117,16 @@ def fill(model: PreTrainedModel, state: State, source: str) -> str:
     wrong = sorted(name for name in missing | foreign if name.startswith(prefix) or name.split(".")[0] not in parts)
     if wrong:
         raise UserError(
-            f"model.init={source!r} holds no weights of this encoder: {len(wrong)} tensors do not fit, such as "
-            f"{wrong[:3]}. Check model.type, model.size and where the checkpoint comes from."
+            f"model.init={shown(source)} holds no weights of this encoder: {len(wrong)} tensors do not fit, such as "
+            f"{shown(wrong[:3])}. Check model.type, model.size and where the checkpoint comes from."
         )
     head = {name for name in state if not name.startswith(prefix)}
     resized = {name for name in missing if name in state and name.startswith(CLASSIFIERS)}
     auxiliary = {name for name in missing if name.startswith("aux_classifier.")}
     if not head or foreign or missing - resized - auxiliary:
         model.load_state_dict({name: x for name, x in fitting.items() if name.startswith(prefix)}, strict=False)
-        reason = f"its head is another one (such as {min(missing | foreign)})" if head else "it has no head"
-        return f"encoder only, because {reason}; the head is new"
+        why = f"its head is another one (such as {shown(min(missing | foreign))})" if head else "it has no head"
+        return f"encoder only, because {why}; the head is new"
     model.load_state_dict(fitting, strict=False)
     if resized:
         old, new = len(state[min(resized)]), len(own[min(resized)])
@@ -138,17 +140,40 @@ def _segformer(
     config = HfsegSegformerConfig.from_size(size, labels)
     if source is None:
         return HfsegSegformerForSemanticSegmentation(config), None
-    if Path(source).suffix in PICKLES:
-        return HfsegSegformerForSemanticSegmentation(config), published_names(_read_pickle(Path(source)))
+    if _is_file(source):
+        state = read_weights(Path(source), f"model.init={shown(source)}")
+        return HfsegSegformerForSemanticSegmentation(config), published_names(state)
     folder = resolve(source)
     expected = (tuple(config.depths), tuple(config.hidden_sizes), config.decoder_hidden_size)
-    config = _read_config(HfsegSegformerConfig, folder, labels, source)
+    config = _read_config(folder, labels, source)
     found = (tuple(config.depths), tuple(config.hidden_sizes), config.decoder_hidden_size)
     if found != expected:
         name = next((name for name, shape in SIZES.items() if shape == found), None)
         remedy = f"set model.size={name}" if name else "it is of no published size"
-        raise UserError(f"model.init={source!r} is not a SegFormer-{size.upper()} (depths {found[0]}): {remedy}.")
-    return HfsegSegformerForSemanticSegmentation(config), published_names(_read_safetensors(folder))
+        which = f"model.init={shown(source)}"
+        raise UserError(f"{which} is not a SegFormer-{size.upper()} (depths {shown(found[0])}): {remedy}.")
+    state = published_names(read_safetensors(folder))
+    return _build(lambda: HfsegSegformerForSemanticSegmentation(config), state, source), state
+
+
+def _is_file(source: str) -> bool:
+    """Whether weights are read from one file, rather than from a folder or the Hub."""
+    return Path(source).suffix in SUFFIXES or os.path.isfile(os.path.expanduser(source))
+
+
+def _build(
+    build: Callable[[], HfsegSegformerForSemanticSegmentation], state: State, source: str
+) -> HfsegSegformerForSemanticSegmentation:
+    """The model of a config that came with weights: first without memory, as it may be of any size.
+
+    Raises:
+        UserError: there is no such model, or it is far larger than its weights.
+    """
+    with loading(f"model.init={shown(source)}: no model can be built by its config.json"):
+        with torch.device("meta"):
+            skeleton = build()
+        check_growth(skeleton, sum(tensor.numel() for tensor in state.values()), f"model.init={shown(source)}")
+        return build()
 
 
 def _fcn(size: str, labels: LabelSet, source: str | None) -> tuple[HfsegFCNForSemanticSegmentation, State | None]:
@@ -166,71 +191,38 @@ def _fcn(size: str, labels: LabelSet, source: str | None) -> tuple[HfsegFCNForSe
         return model, None
     if "_Weights." in source:  # such as ResNet50_Weights.IMAGENET1K_V2
         state = _download_torchvision(source)
-    elif Path(source).suffix in PICKLES:
-        state = _read_pickle(Path(source))
+    elif _is_file(source):
+        state = read_weights(Path(source), f"model.init={shown(source)}")
     else:
-        state = _read_safetensors(resolve(source))
+        state = read_safetensors(resolve(source))
     if not any(name.startswith("backbone.") for name in state):  # a classification ResNet
         state = {f"backbone.{name}": tensor for name, tensor in state.items() if not name.startswith("fc.")}
     return model, state
 
 
-def _read_config(kind: type[PreTrainedConfig], folder: Path, labels: LabelSet, source: str) -> PreTrainedConfig:
+def _read_config(folder: Path, labels: LabelSet, source: str) -> HfsegSegformerConfig:
     path = folder / "config.json"
-    try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-        model_type = described["model_type"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    model_type = read_model_text(path, ModelText).get("model_type")
+    if model_type not in (SegformerConfig.model_type, HfsegSegformerConfig.model_type):
         raise UserError(
-            f"{path} is missing or is no model's config ({error!r}). Save or download it again."
-        ) from error
-    if model_type not in (kind.model_type, kind.model_type.removeprefix("hfseg-")):
-        raise UserError(
-            f"model.init={source!r} is a {model_type!r} checkpoint, not one of model.type. "
+            f"model.init={shown(source)} is a {shown(model_type)} checkpoint, not one of model.type. "
             "Choose a checkpoint of the same architecture."
         )
-    try:
-        return kind.from_pretrained(
+    with loading(f"{path} is not a valid config"):
+        config: HfsegSegformerConfig = HfsegSegformerConfig.from_pretrained(
             folder,
             id2label=labels.id2label,
             label2id=labels.label2id,
             semantic_loss_ignore_index=labels.ignore_index,
+            trust_remote_code=False,
         )
-    except (OSError, ValueError, TypeError, StrictDataclassError) as error:
-        raise UserError(f"{path} is not a valid config: {str(error).splitlines()[0]}") from error
-
-
-def _read_safetensors(folder: Path) -> dict[str, torch.Tensor]:
-    files = sorted(folder.glob("model*.safetensors"))  # one, or the shards of one
-    if not files:
-        raise UserError(f"{folder} holds no model.safetensors. hfseg loads no pickle unless you name the file itself.")
-    state: dict[str, torch.Tensor] = {}
-    for path in files:
-        try:
-            state |= load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{path} is torn or no safetensors file ({error}). Download or save it again.") from error
-    return state
-
-
-def _read_pickle(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        content = torch.load(path.expanduser(), map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        raise UserError(f"model.init={str(path)!r} cannot be read as plain tensors ({reason}).") from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else content
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in state.items()
-    ):
-        raise UserError(f"model.init={str(path)!r} cannot be read as plain tensors: it is no state dict.")
-    return state
+    return config
 
 
 def _download_torchvision(name: str) -> dict[str, torch.Tensor]:
     try:
         return dict(torchvision.models.get_weight(name).get_state_dict(progress=True, check_hash=True))
     except (ValueError, KeyError) as error:
-        raise UserError(f"model.init={name!r} is not one of torchvision's weights: {error}") from error
+        raise UserError(f"model.init={name!r} is not one of torchvision's weights: {reason(error)}") from error
     except (OSError, RuntimeError) as error:
-        raise UserError(f"model.init={name!r} could not be downloaded: {error}") from error
+        raise UserError(f"model.init={name!r} could not be downloaded: {reason(error)}") from error

@@ -1,14 +1,14 @@
-"""Where weights come from: a folder, or a repository of the Hub."""
+"""Where weights come from: a folder of a model or of a run, or a repository of the Hub."""
 
 import os
 from pathlib import Path
 
-from hfseg.errors import UserError
+from hfseg.errors import UserError, shown
 from hfseg.hub import pull
 
 
 def resolve(source: str, key: str = "model.init") -> Path:
-    """The folder itself, or a snapshot of the Hub repository.
+    """The folder itself, the `model` in it where it is a run's, or a snapshot of the Hub repository.
 
     Args:
         source: a folder or a Hub id.
@@ -17,11 +17,15 @@ def resolve(source: str, key: str = "model.init") -> Path:
     Raises:
         UserError: it is neither, or a HubTransferError: the Hub cannot give it.
     """
-    folder = os.path.expanduser(source)
-    if os.path.isdir(folder):  # unlike pathlib's, false for what no folder can be called
-        return Path(folder)
+    path = os.path.expanduser(source)
+    if os.path.isdir(path):  # unlike pathlib's, false for what no folder can be called
+        folder = Path(path)
+        is_run = not (folder / "config.json").is_file() and (folder / "model" / "config.json").is_file()
+        return folder / "model" if is_run else folder
+    if os.path.isfile(path):
+        raise UserError(f"{key}={shown(source)} is a file. Give the folder that has the model's config.json, too.")
     try:
         return pull(source)
     except UserError as error:
-        message = f"{key}={source!r} is no folder here and cannot be had from the Hub: {error}"
+        message = f"{key}={shown(source)} is no folder here and cannot be had from the Hub: {error}"
         raise type(error)(message) from error

@@ -2,11 +2,23 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedConfig
 
-from hfseg.errors import UserError
+from hfseg.errors import UserError, shown
 from hfseg.whole_files import write_text
+
+
+def provenance_of(config: PreTrainedConfig) -> dict[str, Any]:
+    """The `hfseg` part of a model's config, empty where there is none; raises UserError where it is no such part."""
+    ours = config.to_dict().get("hfseg") or {}
+    if not isinstance(ours, dict):
+        raise UserError(
+            f"{config.name_or_path or 'The model'}: `hfseg` in its config is {shown(ours)}, not keys and values. "
+            "Remove the key."
+        )
+    return ours
 
 
 def temperature_of(config: PreTrainedConfig) -> float:
@@ -15,13 +27,12 @@ def temperature_of(config: PreTrainedConfig) -> float:
     Raises:
         UserError: the config holds something else than a positive number.
     """
-    ours = config.to_dict().get("hfseg") or {}
-    temperature = ours.get("temperature")
+    temperature = provenance_of(config).get("temperature")
     if temperature is None:
         return 1.0
     if type(temperature) not in (int, float) or not 0 < temperature < float("inf"):
         raise UserError(
-            f"{config.name_or_path or 'The model'}: `hfseg.temperature` in its config is {temperature!r}, not a "
+            f"{config.name_or_path or 'The model'}: `hfseg.temperature` in its config is {shown(temperature)}, not a "
             "positive number. Remove the key, or score the run again with --eval-only."
         )
     return float(temperature)

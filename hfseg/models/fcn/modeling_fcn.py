@@ -63,7 +63,7 @@ class HfsegFCNForSemanticSegmentation(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         # torchvision's: its ResNet's for the backbone, torch's defaults for the heads
-        if isinstance(module, nn.Conv2d) and module.bias is None:
+        if isinstance(module, nn.Conv2d) and any(module is each for each in self.backbone.modules()):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         elif isinstance(module, nn.Conv2d | nn.BatchNorm2d):
             module.reset_parameters()

@@ -1,0 +1,179 @@
+"""What is in a model's folder, which whoever made the folder has written: one door, with limits and types."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+from huggingface_hub.errors import StrictDataclassError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from safetensors import SafetensorError
+from transformers.utils import logging as transformers_logging
+
+from hfseg.errors import MAX_SHOWN, UserError, printable, shown
+
+MAX_BYTES = 16 << 20  # the configs of 20,000 classes have 2 MB
+MAX_DEPTH = 50  # of lists and objects in each other
+MAX_LABELS = 1 << 16  # class ids are written as 16 bits
+Tree = dict[str, Any]
+# What transformers and torch raise where a folder's keys have values that no model can be built from.
+LOADING_ERRORS = (
+    ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, MemoryError, OSError, RuntimeError,
+    TypeError, ValueError, SafetensorError, StrictDataclassError,
+)  # fmt: skip
+
+Depth = Annotated[int, Field(ge=0, le=1000)]  # layers, each of which is an object in memory
+Count = Annotated[int, Field(ge=1)]
+Side = Annotated[int, Field(ge=1, le=1 << 14)]  # pixels
+Byte = Annotated[int, Field(ge=0, le=255)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+ClassName = Annotated[str, Field(max_length=1000)]
+
+
+class _Text(BaseModel):
+    """Keys that are not named here stay as they are: the model's own class looks at them."""
+
+    model_config = ConfigDict(extra="allow", strict=True, protected_namespaces=())
+
+
+class Provenance(_Text):
+    """What hfseg leaves in a config under `hfseg`."""
+
+    temperature: Positive | None = None
+    palette: list[Annotated[list[Byte], Field(min_length=3, max_length=3)]] | None = None
+
+
+class ModelText(_Text):
+    """The keys of `config.json` that decide how much is built, what is run and what the classes are called."""
+
+    model_type: str | None = None
+    auto_map: dict[str, Any] | None = None
+    id2label: Annotated[dict[str, ClassName | int], Field(max_length=MAX_LABELS)] | None = None
+    label2id: dict[str, int | str] | None = None
+    num_labels: int | None = Field(None, ge=1, le=MAX_LABELS)
+    semantic_loss_ignore_index: int | None = None
+    hfseg: Provenance | None = None
+    backbone_config: "ModelText | None" = None
+    depths: list[Depth] | None = None
+    num_encoder_blocks: Depth | None = None
+    num_hidden_layers: Depth | None = None
+    hidden_sizes: list[Count] | None = None
+    num_attention_heads: list[Count] | Count | None = None
+    patch_sizes: list[Count] | None = None
+    sr_ratios: list[Count] | None = None
+    strides: list[Count] | None = None
+    attn_implementation: str | None = Field(None, pattern=r"^\w+$")  # `owner/name` is code from the Hub
+
+    @field_validator("id2label")
+    @classmethod
+    def _ids(cls, names: dict[str, Any] | None) -> dict[str, Any] | None:
+        if names is not None and not all(key.isascii() and key.isdigit() for key in names):
+            raise ValueError(f"the keys must be class ids, such as '0'; there is {shown(_first_odd(names))}")
+        return names
+
+
+class ProcessorText(_Text):
+    """The keys of `preprocessor_config.json` that say what becomes of an image."""
+
+    do_resize: bool | None = None
+    do_rescale: bool | None = None
+    do_normalize: bool | None = None
+    keep_aspect_ratio: bool | None = None
+    size: dict[str, Side | None] | Side | None = None
+    resample: Annotated[int, Field(ge=0, le=5)] | None = None
+    rescale_factor: Positive | None = None
+    image_mean: list[Finite] | Finite | None = None
+    image_std: list[Positive] | Positive | None = None
+
+
+Kind = TypeVar("Kind", bound=_Text)
+
+
+def read_model_text(path: Path, kind: type[Kind]) -> Tree:
+    """A JSON file of a model's folder, as it is, once its keys have the types that `kind` says.
+
+    Raises:
+        UserError: it cannot be read, is too large or too deep, is no JSON object, or a key holds something else.
+    """
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise UserError(f"{path} has {size} bytes, and no model's description has more than {MAX_BYTES}.")
+        tree = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UserError(f"{path} cannot be read ({reason}). Save or download the model again.") from error
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} is no JSON that can be read ({shown(error)}). Save the model again.") from error
+    check_text(tree, kind, str(path))
+    return dict(tree)
+
+
+def check_text(tree: object, kind: type[_Text], called: str) -> None:
+    """Raises UserError where a tree of JSON values is not what `kind` says; `called` names it."""
+    if not isinstance(tree, dict):
+        raise UserError(f"{called} holds {shown(tree)}, not keys and values. Save the model again.")
+    if _depth(tree) > MAX_DEPTH:
+        raise UserError(f"{called} has more than {MAX_DEPTH} lists and objects in each other.")
+    try:
+        kind.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"] if type(part) is int or str(part).isidentifier())
+        raise UserError(
+            f"{called}: `{key[:100]}` is {shown(first['input'])}: {first['msg'][:300]}. Mend it, or save the model "
+            "again."
+        ) from error
+
+
+@contextmanager
+def loading(failure: str, remedy: str = "") -> Iterator[None]:
+    """Around what transformers makes of a folder: without its table and its bar, as the verdict says it in one line.
+
+    Args:
+        failure: what the error says first: who could not be loaded.
+        remedy: what it says last.
+
+    Raises:
+        UserError: nothing can be made of it.
+    """
+    verbosity, has_bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(transformers_logging.CRITICAL)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    except UserError:
+        raise
+    except LOADING_ERRORS as error:
+        raise UserError(f"{failure} ({reason(error)}).{remedy}") from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if has_bar:
+            transformers_logging.enable_progress_bar()
+
+
+def reason(error: Exception) -> str:
+    """Kind and first line of an error, up to the first colour: some go on about what else could be done."""
+    first = str(error).strip().partition("\n")[0].partition("\x1b")[0]
+    return printable(f"{type(error).__name__}: {first}" if first else type(error).__name__)[:MAX_SHOWN]
+
+
+def _depth(tree: object) -> int:
+    """How many lists and objects are in each other; one more than allowed where there are more."""
+    level, depth = [tree], 0
+    while level and depth <= MAX_DEPTH:
+        inner = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)]
+        level, depth = [value for values in inner for value in values], depth + 1
+    return depth
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number of JSON")
+
+
+def _first_odd(names: dict[str, Any]) -> str:
+    return next(key for key in names if not (key.isascii() and key.isdigit()))

@@ -1,0 +1,185 @@
+"""Files of weights: the safetensors of a model's folder, and single files as training programs write them."""
+
+import argparse
+import logging
+import math
+import pickle
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from hfseg.errors import UserError, shown
+from hfseg.models.model_files import ModelText, read_model_text, reason
+
+logger = logging.getLogger(__name__)
+
+State = Mapping[str, torch.Tensor]
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLED = "pytorch_model*.bin"
+TORN = (SafetensorError, OSError, ValueError)  # what safetensors raises
+SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
+WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys that programs put the weights under
+# what DistributedDataParallel, torch.compile and Lightning's modules put in front of every name
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors that are a folder's weights, by their standard name or by the index of the shards.
+
+    Raises:
+        UserError: there are none, the index cannot be read, or names files that are not in the folder.
+    """
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if (folder / INDEX).is_file():
+        return _shards(folder)
+    raise UserError(f"{folder} holds no {WEIGHTS}. {_instead(folder)}")
+
+
+def num_elements(folder: Path) -> int:
+    """How many numbers a folder's weights have, from their headers; names in a warning what is not read beside them.
+
+    Raises:
+        UserError: there are no weights, or they are torn; see `weight_files`.
+    """
+    files, total = weight_files(folder), 0
+    strays = sorted({path.name for path in folder.glob("*.safetensors")} - {path.name for path in files})
+    if strays:
+        names = ", ".join(path.name for path in files[:3])
+        logger.warning("%s: the weights are %s; %s beside them is not read.", folder, names, shown(strays))
+    for path in files:
+        try:
+            with safe_open(path, "pt") as content:
+                total += sum(math.prod(content.get_slice(name).get_shape()) for name in content.keys())  # noqa: SIM118
+        except TORN as error:
+            raise torn(path, error) from error
+    return total
+
+
+def _shards(folder: Path) -> list[Path]:
+    tree = read_model_text(folder / INDEX, ModelText)
+    shards = tree.get("weight_map")
+    if not isinstance(shards, dict) or not shards or not all(isinstance(name, str) for name in shards.values()):
+        raise UserError(f"{folder / INDEX} has no `weight_map` of tensors to files. Download or save the model again.")
+    names = sorted(set(shards.values()))
+    absent = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
+    if absent:
+        raise UserError(
+            f"{folder / INDEX} names {len(absent)} of {len(names)} files that are not in the folder, such as "
+            f"{shown(absent[0])}. Download or save the model again."
+        )
+    return [folder / name for name in names]
+
+
+def _instead(folder: Path) -> str:
+    others = sorted(path.name for path in folder.glob("*.safetensors"))
+    if others:
+        return f"There is {shown(others)}: give the file its standard name, or save the model again."
+    if next(folder.glob(PICKLED), None) is None:
+        return "Save the model again, with model.save_pretrained(folder), or download all of it."
+    code = "import sys; from hfseg.models.weight_files import convert; convert(sys.argv[1])"
+    return f'There is {PICKLED}, which is not loaded. Convert it once: python -c "{code}" {shlex.quote(str(folder))}'
+
+
+def read_safetensors(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a model's folder; see `num_elements` for what is raised."""
+    num_elements(folder)
+    state: dict[str, torch.Tensor] = {}
+    for path in weight_files(folder):
+        state |= _read_safetensors_file(path)
+    return state
+
+
+def convert(folder: str | Path) -> None:
+    """Writes `model.safetensors` beside the pickled weights of a folder, which are read as plain tensors.
+
+    Raises:
+        UserError: there are none, or they hold something else than tensors.
+    """
+    folder = Path(folder)
+    pickled = sorted(folder.glob(PICKLED))
+    if not pickled:
+        raise UserError(f"{folder} holds no {PICKLED}.")
+    state: dict[str, torch.Tensor] = {}
+    for path in pickled:
+        state |= read_weights(path, str(path))
+    # tied weights share memory, which safetensors refuses
+    save_file({name: tensor.clone() for name, tensor in state.items()}, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def read_weights(path: Path, called: str) -> dict[str, torch.Tensor]:
+    """The tensors in one file: safetensors, or a checkpoint of torch, of which only plain tensors are read.
+
+    Of a training program's checkpoint the weights are taken out, and the wrappers' prefixes off their names.
+
+    Args:
+        path: of the file.
+        called: what the user calls it, for messages.
+
+    Raises:
+        UserError: it cannot be read, or there are no weights in it.
+    """
+    path = path.expanduser()
+    if path.suffix == ".safetensors":
+        return without_prefixes(_read_safetensors_file(path))
+    try:
+        # torchvision's reference scripts keep their command line beside the weights: plain values
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f"{called} does not exist. Check the path.") from error
+    except pickle.UnpicklingError as error:
+        refused = f"{called} holds more than plain tensors, whose loading would run code ({reason(error)})."
+        code = f"import torch; torch.save(torch.load({str(path)!r}, 'cpu', weights_only=False)[KEY], 'weights.pth')"
+        raise UserError(
+            f"{refused} Where you trust it, save the weights alone (KEY is what they are under, such as "
+            f"'state_dict') and load those: {code}"
+        ) from error
+    except (OSError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{called} cannot be read as plain tensors ({reason(error)}). Save it again.") from error
+    state = _weights_in(content)
+    if state is None:
+        keys = shown(list(content)) if isinstance(content, dict) else type(content).__name__
+        raise UserError(
+            f"{called} cannot be read as plain tensors: there is no state dict in it, but {keys}. "
+            "Save model.state_dict()."
+        )
+    return without_prefixes(state)
+
+
+def _weights_in(content: Any) -> dict[str, torch.Tensor] | None:
+    """The state dict itself, or the one under a wrapper's key."""
+    inner = [content[key] for key in WRAPPERS if key in content] if isinstance(content, dict) else []
+    for state in (content, *inner):
+        if isinstance(state, dict) and state and all(map(_is_tensor, state.items())):
+            return state
+    return None
+
+
+def _is_tensor(item: tuple[Any, Any]) -> bool:
+    return isinstance(item[0], str) and isinstance(item[1], torch.Tensor)
+
+
+def without_prefixes(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors without what all of their names begin with, as long as that is a wrapper's prefix."""
+    while prefix := next((each for each in PREFIXES if all(name.startswith(each) for name in state) and state), ""):
+        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return state
+
+
+def _read_safetensors_file(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except TORN as error:
+        raise torn(path, error) from error
+
+
+def torn(path: Path, error: Exception) -> UserError:
+    """What is said of a file that safetensors does not read."""
+    said = f"{path} is torn, missing or no safetensors file ({reason(error)})."
+    return UserError(f"{said} Download or save it again.")

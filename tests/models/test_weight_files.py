@@ -1,0 +1,114 @@
+"""Weights as training programs leave them: unwrapped, converted by the command that is named, strays not read."""
+
+import argparse
+import json
+import logging
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from hfseg import LabelSet, UserError
+from hfseg.config import ModelConfig
+from hfseg.models.auto_model import load_trained
+from hfseg.models.loading import load_model
+from hfseg.models.weight_files import read_safetensors, read_weights
+from tests.conftest import REPOSITORY
+from tests.models.test_hostile_folders import plain  # noqa: F401
+
+STATE = {"backbone.a.weight": torch.arange(6.0).reshape(2, 3), "classifier.bias": torch.ones(2)}
+
+
+def with_prefix(prefix: str) -> dict[str, torch.Tensor]:
+    return {prefix + name: tensor for name, tensor in STATE.items()}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        STATE,
+        {"model": STATE, "optimizer": {"state": {}}, "epoch": 2, "args": argparse.Namespace(lr=0.01)},
+        {"state_dict": with_prefix("model."), "epoch": 1, "pytorch-lightning_version": "2.0", "callbacks": {}},
+        {"state_dict": with_prefix("net._orig_mod."), "hyper_parameters": {"lr": 0.1}},
+        {"model_state_dict": with_prefix("module."), "loss": 0.5},
+        with_prefix("_orig_mod.module."),
+    ],
+    ids=["plain", "torchvision", "lightning", "compiled", "parallel", "both"],
+)
+def test_the_weights_are_taken_out(content: dict, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "x.ckpt")
+    found = read_weights(tmp_path / "x.ckpt", "x")
+    assert found.keys() == STATE.keys()
+    assert all(found[name].equal(tensor) for name, tensor in STATE.items())
+
+
+def test_a_safetensors_file(tmp_path: Path) -> None:
+    save_file(with_prefix("module."), tmp_path / "x.safetensors")
+    assert read_weights(tmp_path / "x.safetensors", "x").keys() == STATE.keys()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [({"state_dict": Path}, "holds more than plain tensors"), ({"a": 1}, "no state dict"), (3, "no state dict")],
+)
+@pytest.mark.parametrize("kind", ["segformer", "fcn"])
+def test_what_has_no_weights_is_told(content: object, said: str, kind: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=said) as error:
+        load_model(ModelConfig(type=kind, init=str(tmp_path / "x.pth")), LabelSet(["a", "b"]))
+    assert len(str(error.value)) < 900
+    assert "\\x1b" not in str(error.value)
+
+
+def test_strays_are_named_and_not_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save_file(STATE, tmp_path / "model.safetensors")
+    save_file({"backbone.a.weight": torch.zeros(2, 3)}, tmp_path / "model-00001-of-00002.safetensors")
+    save_file({"old": torch.zeros(1)}, tmp_path / "model_old.safetensors")
+    with caplog.at_level(logging.WARNING):
+        found = read_safetensors(tmp_path)
+    assert found.keys() == STATE.keys()
+    assert found["backbone.a.weight"].equal(STATE["backbone.a.weight"])
+    assert "model_old.safetensors" in caplog.text
+    assert "model-00001-of-00002.safetensors" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("weight_map", "said"),
+    [
+        ({"old": "model_old.safetensors", "a": "model-2.safetensors"}, r"names 1 of 2 files .*'model-2\.safetensors'"),
+        ({"old": "../x/model_old.safetensors"}, "not in the folder"),
+        ({"old": 3}, "has no `weight_map`"),
+        (None, "has no `weight_map`"),
+    ],
+)
+def test_an_index_decides(weight_map: object, said: str, tmp_path: Path) -> None:
+    folder = tmp_path / "x"
+    folder.mkdir()
+    save_file({"old": torch.zeros(1)}, folder / "model_old.safetensors")
+    with pytest.raises(UserError, match=r"There is \['model_old\.safetensors'\]: give"):
+        read_safetensors(folder)
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(UserError, match=said):
+        read_safetensors(folder)
+    index.write_text(json.dumps({"weight_map": {"old": "model_old.safetensors"}}))
+    assert read_safetensors(folder).keys() == {"old"}
+
+
+def test_the_command_that_is_named_converts(plain: Path, tmp_path: Path) -> None:  # noqa: F811
+    folder = shutil.copytree(plain, tmp_path / "it's a folder")
+    expected = load_file(folder / "model.safetensors")
+    torch.save(expected, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(UserError) as error:
+        load_trained(str(folder))
+    command = shlex.split(str(error.value).partition("Convert it once: ")[2])
+    assert command[0] == "python"
+    subprocess.run([sys.executable, *command[1:]], cwd=REPOSITORY, check=True)
+    assert all(load_file(folder / "model.safetensors")[name].equal(tensor) for name, tensor in expected.items())
+    load_trained(str(folder))
