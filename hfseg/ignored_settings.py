@@ -25,7 +25,7 @@ def ignored_settings(train: Mapping[str, Any]) -> Iterator[str]:
     Args:
         train: what a config says, without defaults; names and types are right.
     """
-    chosen = TRAIN_DEFAULTS | train
+    chosen = {**TRAIN_DEFAULTS, **train}
     if train.get("num_train_epochs") is not None and chosen.get("max_steps", -1) > 0:
         yield _line(train, "num_train_epochs", f"train.max_steps={chosen['max_steps']}", "`train.max_steps=-1`")
     yield from _strategies(train, chosen)

@@ -36,7 +36,7 @@ WORDS = (
 class _Loader(yaml.SafeLoader):
     """Refuses what is not a plain value, keys that are given twice, and what is larger than the limits."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, list[Any]]] = {}
+    yaml_implicit_resolvers = {}  # noqa: RUF012  # the base class says so
     yaml_constructors: ClassVar[dict[str | None, Any]] = {
         tag: make for tag, make in yaml.SafeLoader.yaml_constructors.items() if tag in (None, *map(TAG.__add__, PLAIN))
     }
