@@ -4,6 +4,7 @@ A few hundred bytes of nested aliases can stand for gigabytes, so everything is 
 written out, before anything is made of it.
 """
 
+import math
 import re
 from pathlib import Path
 from typing import Any, ClassVar
@@ -88,6 +89,8 @@ class _Loader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
         is_huge = isinstance(value, int) and abs(value) >= MAX_INTEGER
         _check(not is_huge, "a whole number has more than 64 bits", node.start_mark)
+        is_finite = not isinstance(value, float) or math.isfinite(value)  # JSON, as which runs are saved, has no other
+        _check(is_finite, f"{shown(node.value)} is no finite number", node.start_mark)
         return value
 
 

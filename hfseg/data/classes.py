@@ -125,7 +125,7 @@ def _read_entries(path: Path) -> list[Entry]:
         where = ".".join(map(str, first["loc"]))
         raise UserError(
             f"{path}: entry {where}: {first['msg']} (got {first['input']!r}). It must be a list of names, a mapping "
-            "from ids to names, or a list of {id, name, color}; quote names such as 'no' and '1' in YAML."
+            "from ids to names, or a list of {id, name, color}; quote names such as '1' and 'true' in YAML."
         ) from error
     if not entries:
         raise UserError(f"{path} names no class.")

@@ -334,7 +334,7 @@ def test_class_files(tmp_path: Path, name: str, text: str) -> None:
         ("classes.json", "[", "is not valid json"),
         ("classes.json", "3", "Input should be a valid list"),
         ("classes.json", '{"zero": "cat"}', "got 'zero'"),
-        ("classes.yaml", "- cat\n- no\n", "quote names such as 'no'"),
+        ("classes.yaml", "- cat\n- true\n", "quote names such as '1'"),
         ("classes.json", '[{"name": "a", "color": [0, 0, 256]}]', "less than or equal to 255"),
         ("classes.json", '[{"name": "a", "color": [0, 0, 2]}, {"name": "b"}]', "'b' has no color"),
         ("classes.json", '[{"name": "a", "id": 0}, {"name": "b"}]', "'b' has no id"),
