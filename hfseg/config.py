@@ -70,7 +70,7 @@ class DataConfig(Section):
     name: Literal["oxford_pet", "cityscapes", "folder", "hub", "synthetic_pet", "synthetic_cityscapes"]
     root: Path | None = None
     note: str | None = None
-    classes: Path | tuple[str, ...] | None = None
+    classes: tuple[str, ...] | Path | None = None  # in this order: pydantic 2.10 would save a tuple as a path
     boundary: Literal["class", "ignore"] = "class"
     image_column: str = "image"
     label_column: str = "label"

@@ -66,11 +66,11 @@ def _as_typed(node: yaml.Node, path: KeyPath, type_of: TypeOf, source: str) -> y
             else:
                 pairs.append((key, _as_typed(value, path, type_of, source)))
         return yaml.MappingNode(node.tag, pairs, node.start_mark)
-    is_null = node.tag == f"{TAG}null"
-    return _as_text(node) if not is_null and node.tag.startswith(TAG) and type_of(path).is_text else node
+    is_value = node.tag != f"{TAG}null" and node.tag.startswith(TAG)
+    return _as_text(node) if is_value and type_of(path).is_text else node
 
 
-def _as_text(node: yaml.ScalarNode) -> yaml.ScalarNode:
+def _as_text(node: yaml.Node) -> yaml.ScalarNode:
     return yaml.ScalarNode(f"{TAG}str", node.value, node.start_mark)
 
 

@@ -25,7 +25,7 @@ def ignored_settings(train: Mapping[str, Any]) -> Iterator[str]:
     Args:
         train: what a config says, without defaults; names and types are right.
     """
-    chosen = TRAIN_DEFAULTS | train
+    chosen = {**TRAIN_DEFAULTS, **train}
     if train.get("num_train_epochs") is not None and chosen.get("max_steps", -1) > 0:
         yield _line(train, "num_train_epochs", f"train.max_steps={chosen['max_steps']}", "`train.max_steps=-1`")
     yield from _strategies(train, chosen)
@@ -66,7 +66,7 @@ def _intervals(train: Mapping[str, Any], chosen: Mapping[str, Any]) -> Iterator[
     """Numbers of steps beside a strategy that does not count them."""
     for kind in ("logging", "eval", "save"):
         key, strategy = f"{kind}_steps", chosen.get(f"{kind}_strategy", "steps")
-        if train.get(key) and strategy != "steps":
+        if train.get(key) and strategy not in ("steps", "no"):  # no is said by whoever wants none
             steps = train[key]
             # the best weights are chosen among those that are saved, so both go together
             both = [f"`train.{each}_strategy=steps` and `train.{each}_steps={steps}`" for each in ("eval", "save")]

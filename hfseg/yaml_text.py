@@ -4,6 +4,7 @@ A few hundred bytes of nested aliases can stand for gigabytes, so everything is 
 written out, before anything is made of it.
 """
 
+import math
 import re
 from pathlib import Path
 from typing import Any, ClassVar
@@ -36,7 +37,7 @@ WORDS = (
 class _Loader(yaml.SafeLoader):
     """Refuses what is not a plain value, keys that are given twice, and what is larger than the limits."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, list[Any]]] = {}
+    yaml_implicit_resolvers = {}  # noqa: RUF012  # the base class says so
     yaml_constructors: ClassVar[dict[str | None, Any]] = {
         tag: make for tag, make in yaml.SafeLoader.yaml_constructors.items() if tag in (None, *map(TAG.__add__, PLAIN))
     }
@@ -88,6 +89,8 @@ class _Loader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
         is_huge = isinstance(value, int) and abs(value) >= MAX_INTEGER
         _check(not is_huge, "a whole number has more than 64 bits", node.start_mark)
+        is_finite = not isinstance(value, float) or math.isfinite(value)  # JSON, as which runs are saved, has no other
+        _check(is_finite, f"{shown(node.value)} is no finite number", node.start_mark)
         return value
 
 

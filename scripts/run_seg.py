@@ -18,13 +18,18 @@ from pathlib import Path
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Train and score a segmentation model.",
-        epilog="Overrides are key.sub=value with YAML values, such as train.max_steps=100 or model.size=b2.",
+        epilog="Overrides are key.sub=value, such as train.max_steps=100 or 'output_dir=runs/run #2': text and paths "
+        "as they are typed, everything else, such as [0.5, 2], as in YAML; null takes a value back.",
     )
     parser.add_argument("--config", metavar="FILE", help="YAML file of the run or study, see configs/")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--check", action="store_true", help="look for mistakes in all of the data; do not train")
-    mode.add_argument("--eval-only", action="store_true", help="score the saved model; do not train")
-    mode.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    mode.add_argument("--eval-only", action="store_true", help="score the saved model again; do not train")
+    mode.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the run's last checkpoint; settings that change no result, such as workers, may differ",
+    )
     mode.add_argument("--push", metavar="RUN_DIR", help="publish a finished run to hub.repo on the Hub")
     mode.add_argument(
         "--predict", nargs="+", metavar="IMAGES", help="segment a folder, a glob, a .txt list, or single images"

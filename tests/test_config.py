@@ -102,7 +102,7 @@ def test_every_unknown_key_is_listed_at_once_with_the_nearest_name(tmp_path: Pat
         ("train.label_smoothing_factor=0.5", "set `loss.label_smoothing`"),
         ("model.freeze={stage: 1}", "Did you mean `stages`?"),
         ("seed=-1", "seed: Input should be greater than or equal to 0"),
-        ("loss.class_weights=[.nan, 1, 1]", "loss.class_weights.0: Input should be a finite number"),
+        ("loss.class_weights=[.nan, 1, 1]", "'.nan' is no finite number"),
         ("transforms", "is not an override"),
         ("name.sub=1", "`name` holds a value"),
         ("train.max_steps=[", "is not valid YAML"),

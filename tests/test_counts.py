@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -17,12 +16,13 @@ from hfseg.data.cityscapes import CATEGORIES, CLASSES
 from hfseg.models.loading import load_model, load_processor
 from hfseg.models.temperature import temperature_of
 from hfseg.results import RunResults
+from hfseg.yaml_text import parse_yaml
 from tests.test_run import write_config
 
 ONE_STEP = [
     "train.max_steps=1",
-    'train.eval_strategy="no"',
-    'train.save_strategy="no"',
+    "train.eval_strategy=no",
+    "train.save_strategy=no",
     "train.load_best_model_at_end=false",
 ]
 
@@ -182,7 +182,7 @@ def test_streets_have_seven_categories(tmp_path: Path) -> None:
     tree = {
         "name": "streets", "output_dir": str(tmp_path / "run"), "transforms": {"size": 32}, "eval": {"size": 64},
         "data": {"name": "synthetic_cityscapes", "synthetic": {"num_trainval": 8, "num_test": 4, "size": 64}},
-        "train": {key.removeprefix("train."): yaml.safe_load(value) for key, value in
+        "train": {key.removeprefix("train."): parse_yaml(value, key) for key, value in
                   (override.split("=") for override in ONE_STEP)},
     }  # fmt: skip
     metrics = run(RunConfig.from_tree(tree, "tree"))

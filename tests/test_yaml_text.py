@@ -57,6 +57,7 @@ def nested_aliases(levels: int = 9) -> str:
         ("a: !!python/name:os.system x", "could not determine a constructor"),
         ("a: " + "9" * 5000, "a number is too long"),
         ("a: " + "9" * 30, "more than 64 bits"),
+        ("a: 1e999", "'1e999' is no finite number"),
         ('a: "\\0"', "a text holds a zero byte"),
         ("? [a]\n: b", "unhashable key"),
         ("a:\tb", "cannot start any token"),
@@ -112,6 +113,11 @@ def test_what_is_written_is_read_again() -> None:
 
 def mutated(text: str, rng: random.Random) -> str:
     for _ in range(rng.randint(1, 2)):
+        words = list(re.finditer(r"[\w.~/-]+", text))
+        if words and rng.random() < 0.5:  # a value or a key as a whole, which leaves more of it YAML
+            word = rng.choice(words)
+            text = text[: word.start()] + rng.choice(PIECES) + text[word.end() :]
+            continue
         where = rng.randrange(len(text) + 1)
         what = rng.choice(PIECES) if rng.random() < 0.4 else chr(rng.randrange(32, 127))
         text = text[:where] + what + text[where + rng.choice((0, 0, 1, 5)) :]

@@ -48,7 +48,7 @@ def read_entries(path: Path) -> dict[int, Entry]:
         raise UserError(
             f"{path}: entry {where}: {first['msg']} (got {shown(first['input'])}). It must be a list of names, a "
             "mapping from ids to names or from names to colours, or a list of {id, name, color}; quote names such as "
-            "'1' in YAML."
+            "'1' and 'true' in YAML."
         ) from error
     if not entries:
         raise UserError(f"{path} names no class. Write a class name on each line, in the order of the ids.")

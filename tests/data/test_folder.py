@@ -343,7 +343,7 @@ def test_class_files(tmp_path: Path, name: str, text: str) -> None:
         ("classes.json", "[", "is not valid JSON"),
         ("classes.json", "3", "Input should be a valid list"),
         ("classes.json", '{"zero": "cat"}', "got 'zero'"),
-        ("classes.yaml", "- cat\n- 1\n", "quote names such as '1'"),
+        ("classes.yaml", "- cat\n- true\n", "quote names such as '1'"),
         ("classes.json", '[{"name": "a", "color": [0, 0, 256]}]', "less than or equal to 255"),
         ("classes.json", '[{"name": "a", "color": [0, 0, 2]}, {"name": "b"}]', "'b' has no color"),
         ("classes.json", '[{"name": "a", "id": 0}, {"name": "b"}]', "'b' has no id"),
