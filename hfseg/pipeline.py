@@ -10,7 +10,7 @@ from urllib.request import Request, urlopen
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from transformers import (
     BaseImageProcessor,
     ImageSegmentationPipeline,
@@ -19,13 +19,13 @@ from transformers import (
 )
 
 from hfseg.config import EvalConfig
-from hfseg.data.files import UNREADABLE
+from hfseg.data.files import as_rgb, open_image
 from hfseg.errors import UserError
 from hfseg.models.auto_model import load_trained
 from hfseg.models.inference import inference_copy
 from hfseg.models.segformer import speed_up
 from hfseg.models.temperature import temperature_of
-from hfseg.predict import WHOLE_IMAGE, as_rgb, image_strips, processor_of, read_image
+from hfseg.predict import WHOLE_IMAGE, image_strips, processor_of, read_image
 
 TIMEOUT = 30.0  # seconds for one image from the web
 # what __init__ and __call__ take besides the arguments of every pipeline
@@ -206,8 +206,4 @@ def read_any(image: Any, timeout: float) -> Image.Image:
             content = response.read()
     except (OSError, HTTPException, ValueError) as error:
         raise UserError(f"{shown} could not be downloaded: {error}. Check the address, or pass a file.") from error
-    try:
-        picture = ImageOps.exif_transpose(Image.open(BytesIO(content)))
-    except UNREADABLE as error:
-        raise UserError(f"{shown} is no readable image ({error}). Check the address, or pass a file.") from error
-    return as_rgb(picture, shown)
+    return as_rgb(open_image(BytesIO(content), shown), shown)

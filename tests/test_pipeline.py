@@ -204,14 +204,14 @@ def test_what_is_wrong_is_named(folder: Path, tmp_path: Path, web: str) -> None:
     Image.fromarray(np.array([[0, 300, 65535]], dtype=np.uint16)).save(deep)
     cases: list[tuple[Any, dict[str, Any], str]] = [
         (f"{web}/nowhere.png", {}, r"nowhere.png could not be downloaded.*404"),
-        (f"{web}/page.png", {}, r"page.png is no readable image"),
+        (f"{web}/page.png", {}, r"page.png cannot be read"),
         ("http://127.0.0.1:9/x.png", {}, r"http://127.0.0.1:9/x.png could not be downloaded"),
         ("nowhere.png", {}, r"nowhere.png is missing"),
         (str(deep), {}, r"deep.png is a I;16 image with values 0..65535"),
         (Image.open(deep), {}, r"The image is a I;16 image with values 0..65535"),
         (torch.zeros(4, 4, 3), {}, "got an object of type Tensor"),
         (np.zeros((0, 4, 3), np.uint8), {}, r"got uint8 \(0, 4, 3\)"),
-        ("data:image/png;base64,AAAA", {}, "is no readable image"),
+        ("data:image/png;base64,AAAA", {}, "cannot be read"),
         (pictures()[0], {"treshold": 0.5}, "'treshold' is no option"),
         (pictures()[0], {"subtask": "panoptic"}, "semantic segmentation only"),
         (pictures()[0], {"eval": "slide"}, "must be an hfseg.EvalConfig"),
