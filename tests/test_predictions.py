@@ -551,3 +551,20 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path, model: P
         peaks[number] = int(result.stdout.split("peak ")[1]) / 1024
         print(f"{number} images: {peaks[number]:.0f} MB, {number / (time.perf_counter() - start):.1f} images/s")  # noqa: T201
     assert peaks[2000] < peaks[200] + 50
+
+
+@pytest.mark.slow
+def test_memory_of_a_large_image(tmp_path: Path, model: Path) -> None:
+    """144 megapixels in windows: the picture (4 bytes a pixel), ids, colours and one row of windows."""
+    photo = draw(tmp_path / "large.png", 1, (12_000, 12_000))
+    code = (
+        "import sys, re, pathlib; from hfseg import predict_images\n"
+        "predict_images(*sys.argv[1:4], ['eval.mode=slide', 'eval.crop=512', 'eval.stride=512'])\n"
+        "print('peak', re.search(r'VmHWM:\\s+(\\d+)', pathlib.Path('/proc/self/status').read_text())[1])"
+    )
+    words = [sys.executable, "-c", code, str(photo), str(model), str(tmp_path / "out")]
+    result = subprocess.run(words, capture_output=True, text=True, env=ENVIRONMENT, cwd=REPOSITORY)
+    assert result.returncode == 0, result.stderr
+    peak = int(result.stdout.split("peak ")[1]) / 1e6
+    print(f"{peak:.2f} GB")  # noqa: T201
+    assert peak < 2

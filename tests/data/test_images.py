@@ -38,7 +38,7 @@ def encoded(kind: str) -> bytes:
     """A whole file with EXIF, of a format and, for TIFF, a compression."""
     name, _, compression = kind.partition("-")
     exif = Image.Exif()
-    exif[0x0112], exif[0x0131], exif[0x011A] = 6, "a camera", 72.0
+    exif[0x0112], exif[0x0131], exif[0x011A] = 3, "a camera", 72.0
     image, buffer = Image.fromarray(PIXELS), BytesIO()
     options = {"compression": compression} if compression else {}
     options |= {"exif": exif} if name in ("PNG", "JPEG", "TIFF", "WEBP") else {}
