@@ -64,7 +64,9 @@ class DataConfig(Section):
 
     `classes` is a file with the class names, see `hfseg.data.classes`, or a list of them; `reduce_labels` makes 0 the
     ignore index and every other id one less. `mask_suffix` is what the masks' file names have after the images':
-    `_mask` for `x.jpg` and `x_mask.png`. `repo`, `revision` and `subset` choose a data set of the Hub.
+    `_mask` for `x.jpg` and `x_mask.png`. `repo`, `revision` and `subset` choose a data set of the Hub. `max_pixels` is
+    how large an image may be: null is Pillow's limit, 178,956,970 pixels, against files that decompress to more than
+    memory holds.
     """
 
     name: Literal["oxford_pet", "cityscapes", "folder", "hub", "synthetic_pet", "synthetic_cityscapes"]
@@ -82,6 +84,7 @@ class DataConfig(Section):
     subset: str | None = None
     cache: bool = False
     streaming: bool = False
+    max_pixels: int | None = Field(None, ge=1)
     synthetic: SyntheticConfig = SyntheticConfig()
 
     @field_validator("classes", mode="before")

@@ -12,7 +12,7 @@ from urllib.request import Request, urlopen
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from transformers import (
     BaseImageProcessor,
     ImageSegmentationPipeline,
@@ -21,13 +21,13 @@ from transformers import (
 )
 
 from hfseg.config import EvalConfig
-from hfseg.data.files import UNREADABLE
+from hfseg.data.files import as_rgb, open_image
 from hfseg.errors import UserError, shown
 from hfseg.models.auto_model import load_trained
 from hfseg.models.inference import inference_copy
 from hfseg.models.segformer import speed_up
 from hfseg.models.temperature import temperature_of
-from hfseg.predict import WHOLE_IMAGE, as_rgb, image_strips, processor_of, read_image
+from hfseg.predict import WHOLE_IMAGE, image_strips, processor_of, read_image
 
 TIMEOUT = 30.0  # seconds for one image from the web
 PASS_A_FILE = "Check the address, or pass a file."
@@ -209,11 +209,7 @@ def read_any(image: Any, timeout: float) -> Image.Image:
     if not isinstance(image, str) or os.path.isfile(image):
         return read_image(image)
     content = download(image, timeout) if image.startswith(("http://", "https://", "data:")) else decode(image)
-    try:
-        picture = ImageOps.exif_transpose(Image.open(BytesIO(content)))
-    except UNREADABLE as error:
-        raise UserError(f"{shown(image)} is no readable image ({shown(error)}). {PASS_A_FILE}") from error
-    return as_rgb(picture, shown(image))
+    return as_rgb(open_image(BytesIO(content), shown(image)), shown(image))
 
 
 def download(address: str, timeout: float) -> bytes:

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import nn
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from hfseg.config import EvalConfig
-from hfseg.data.files import UNREADABLE, check_depth, open_image
+from hfseg.data.files import as_rgb, open_image, reading
+from hfseg.data.images import upright
 from hfseg.errors import UserError
 from hfseg.models.auto_model import load_trained
 from hfseg.models.image_processors import own_processor
@@ -74,9 +75,13 @@ def predict(
     batch_size = batch_size if not is_native and makes_one_size(processor) else 1
     for start in range(0, len(images), batch_size):
         batch = [read_image(image) for image in images[start : start + batch_size]]
-        inputs = processor(images=batch, return_tensors="pt", do_resize=not is_native, **WHOLE_IMAGE)
-        pixel_values = inputs["pixel_values"].to(model.device, model.dtype)
         sizes = [(image.height, image.width) for image in batch]
+        pixel_values: torch.Tensor | list[Rows]
+        if options.mode == "slide":
+            pixel_values = [PixelRows(image, processor, model.device, model.dtype) for image in batch]
+        else:
+            inputs = processor(images=batch, return_tensors="pt", do_resize=not is_native, **WHOLE_IMAGE)
+            pixel_values = inputs["pixel_values"].to(model.device, model.dtype)
         for strips in image_strips(network, pixel_values, sizes, options):
             parts = [_ids_and_probabilities(strip, temperature) for strip in strips]
             masks.append(np.concatenate([ids for ids, _ in parts]))
@@ -86,21 +91,26 @@ def predict(
 
 
 def image_strips(
-    network: nn.Module, pixel_values: torch.Tensor, sizes: Sequence[tuple[int, int]], options: EvalConfig
+    network: nn.Module,
+    pixel_values: torch.Tensor | Sequence[Rows],
+    sizes: Sequence[tuple[int, int]],
+    options: EvalConfig,
 ) -> Iterator[Iterator[torch.Tensor]]:
     """For each image of a batch its logits at native size, from the top, in strips (K, rows, width).
 
     Args:
         network: in evaluation mode.
-        pixel_values: what the image processor made, (B, 3, h, w).
+        pixel_values: what the image processor made, (B, 3, h, w); or, to look at them in windows, `PixelRows`.
         sizes: height and width of the images themselves.
         options: how they are looked at.
 
     Raises:
         UserError: the model does not take images of that size, or it gives no numbers.
     """
-    if options.is_plain:
-        sources: Iterable[list[Rows]] = ([Whole(small)] for small in forward_logits(network, pixel_values))
+    if not isinstance(pixel_values, torch.Tensor):
+        sources: Iterable[list[Rows]] = (views(network, pixels, options) for pixels in pixel_values)
+    elif options.is_plain:
+        sources = ([Whole(small)] for small in forward_logits(network, pixel_values))
     else:
         sources = (views(network, pixels[None], options) for pixels in pixel_values)
     return (finite(logit_strips(rows, size)) for rows, size in zip(sources, sizes, strict=True))
@@ -114,6 +124,30 @@ def finite(strips: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
                 "The model's class scores are not finite: its training has diverged. Choose other weights."
             )
         yield strip
+
+
+class PixelRows:
+    """An image as sliding windows read it: the processor normalises strips, as all of it would take 12 bytes a pixel.
+
+    Args:
+        image: RGB, at its native size.
+        processor: of the model; its resizing and cropping are left out, so that no pixel depends on another.
+        device: of the model.
+        dtype: of the model.
+    """
+
+    def __init__(
+        self, image: Image.Image, processor: BaseImageProcessor, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.image, self.processor, self.device, self.dtype = image, processor, device, dtype
+        self.height, self.width = image.height, image.width
+
+    def read(self, top: int, bottom: int) -> torch.Tensor:
+        """Normalised pixels (3, bottom - top, width)."""
+        strip = self.image.crop((0, top, self.width, bottom))
+        inputs = self.processor(images=[strip], return_tensors="pt", do_resize=False, **WHOLE_IMAGE)
+        pixels: torch.Tensor = inputs["pixel_values"][0]
+        return pixels.to(self.device, self.dtype)
 
 
 def _ids_and_probabilities(
@@ -133,7 +167,10 @@ def read_image(image: ImageLike) -> Image.Image:
     """
     if isinstance(image, np.ndarray):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-            raise UserError(f"An image array must be uint8 (height, width, 3); got {image.dtype} {image.shape}.")
+            raise UserError(
+                f"An image array must be uint8 (height, width, 3) of 0..255; got {image.dtype} {image.shape}. "
+                "Scale other values yourself, such as (image * 255).astype(np.uint8) for 0..1."
+            )
         return Image.fromarray(image)
     if isinstance(image, str | Path):
         return as_rgb(open_image(Path(image)), image)
@@ -142,17 +179,8 @@ def read_image(image: ImageLike) -> Image.Image:
             "An image must be a path, a PIL image or a uint8 array (height, width, 3); got an object of type "
             f"{type(image).__name__}."
         )
-    try:
-        upright = ImageOps.exif_transpose(image)
-    except UNREADABLE as error:
-        raise UserError(f"The image cannot be read ({error}).") from error
-    return as_rgb(upright, "The image")
-
-
-def as_rgb(image: Image.Image, name: object) -> Image.Image:
-    """Raises UserError where values above 255 would become white."""
-    check_depth(image, name)
-    return image.convert("RGB")
+    with reading("The image"):
+        return as_rgb(upright(image), "The image")
 
 
 def makes_one_size(processor: BaseImageProcessor) -> bool:

@@ -11,14 +11,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hfseg.data.files import file_state
+from hfseg.data.image_paths import PICTURES, PREDICTIONS
 from hfseg.errors import UserError, WriteError
 from hfseg.figures import OVERLAY
 from hfseg.labels import LabelSet
 from hfseg.whole_files import LEFTOVERS, remove_leftovers, write_json, writing, written_whole
 
-LINES, SETTINGS, PARTS = "predictions.jsonl", "settings.json", ".parts"
+LINES, SETTINGS, PARTS = PREDICTIONS, "settings.json", ".parts"
 KEYS = {"name", "file", "file_state", "width", "height", "shares", "confidence"}  # of a line
-SUFFIXES = {"masks": ".png", "colours": ".png", "overlays": ".jpg"}
+SUFFIXES = dict(zip(PICTURES, (".png", ".png", ".jpg"), strict=True))
+STRIP = 512  # rows that are blended at a time
 
 
 class PredictionFolder:
@@ -103,7 +105,7 @@ class PredictionFolder:
 
         Args:
             name: of the image.
-            image: RGB.
+            image: RGB; the overlay is drawn on it.
             ids: (H, W), uint8 or uint16.
 
         Raises:
@@ -115,9 +117,9 @@ class PredictionFolder:
             coloured.putpalette(self.palette.tobytes())
         else:
             coloured = Image.fromarray(self.palette[ids])
-        overlay = Image.blend(image, coloured.convert("RGB"), OVERLAY)
+        draw_over(image, coloured)
         with _writing(self.root):
-            for picture, path in zip((mask, coloured, overlay), self.paths(name), strict=True):
+            for picture, path in zip((mask, coloured, image), self.paths(name), strict=True):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 _save(picture, path)
 
@@ -141,6 +143,13 @@ class PredictionFolder:
                 file.writelines(json.dumps(line) + "\n" for _, line in sorted(lines.items()))
             for path in (self.root / PARTS).glob("*.jsonl"):  # all in it is in the file now
                 path.unlink()
+
+
+def draw_over(image: Image.Image, coloured: Image.Image) -> None:
+    """Blends the colours into an RGB image, strip by strip: of a large image there is room for one copy only."""
+    for top in range(0, image.height, STRIP):
+        box = (0, top, image.width, min(top + STRIP, image.height))
+        image.paste(Image.blend(image.crop(box), coloured.crop(box).convert("RGB"), OVERLAY), box)
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -21,21 +21,24 @@ from rich.table import Table
 from rich.text import Text
 
 from hfseg.data.files import file_state
-from hfseg.data.image_paths import find_images
-from hfseg.errors import UserError
+from hfseg.data.image_paths import Found, find_images
+from hfseg.data.images import allow_pixels, has_more_frames
+from hfseg.errors import UserError, printable
 from hfseg.folder_lock import locked
 from hfseg.labels import LabelSet
 from hfseg.machine import num_cores
-from hfseg.predict import read_image
-from hfseg.prediction_files import SUFFIXES, PredictionFolder
+from hfseg.predict import PixelRows, read_image
+from hfseg.prediction_files import PredictionFolder
 from hfseg.predictor import Predictor, load_predictor, segment
+from hfseg.view import take_max_pixels
 
 NUM_NAMED = 5  # of the images that were skipped; each has been named when it was its turn
 # A photo of 384 pixels takes 5 ms to decode, resize and write, for which a GPU is not to wait; on a CPU, whose cores
 # the model keeps busy, threads were measured neither to help nor to hurt.
 NUM_THREADS = min(8, num_cores())
 WAIT = timedelta(days=7)  # for the slowest process
-Loaded: TypeAlias = tuple[str, Path, Image.Image, torch.Tensor]  # name, file, RGB, pixel values (1, 3, h, w)
+# name, file, RGB, and pixel values (1, 3, h, w) or, for windows, as they are read
+Loaded: TypeAlias = tuple[str, Path, Image.Image, torch.Tensor | PixelRows]
 Segmented: TypeAlias = tuple[str, Path, Image.Image, NDArray[Any], float]  # name, file, RGB, ids (H, W), confidence
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -54,10 +57,12 @@ def predict_images(
     Under `accelerate launch` or torchrun each process takes its share of the images that are left.
 
     Args:
-        images: a folder, a glob, a `.txt` file with a path a line, an image, or several of these.
+        images: a folder, a glob, a `.txt` file with a path a line, an image, or several of these; see `find_images`
+            for what each image is called. Pictures of earlier predictions among them are left out.
         model: a folder (of a run, or with a model) or a Hub id.
         output: the folder to write `masks/`, `colours/`, `overlays/` and `predictions.jsonl` into.
-        overrides: `eval.` keys, such as `eval.flip=true`; by default images are looked at as in the evaluation of the
+        overrides: `data.max_pixels=400000000` for images larger than Pillow's limit; and `eval.` keys, such as
+            `eval.flip=true`; by default images are looked at as in the evaluation of the
             model's run, whose config lies beside it, and otherwise as the model's image processor says.
         batch_size: images per forward pass; `whole` and `slide` take them one by one.
         trust_remote_code: run the code that comes with the model, if there is some.
@@ -68,41 +73,64 @@ def predict_images(
         probability of the class chosen).
 
     Raises:
-        UserError: no such images or model, another model's folder, no room; or, after all others are done, images that
-            could not be read or, at their own size, not be segmented.
+        UserError: no such images or model, another model's folder, no room; or, after all others are done, files that
+            are images by their names and could not be read or, at their own size, not be segmented.
     """
     if batch_size < 1:
         raise UserError(f"--batch-size {batch_size}: at least one image at a time.")
     state = PartialState(cpu=not torch.accelerator.is_available(), timeout=WAIT)
     output = Path(output).expanduser()
-    inputs = [images] if isinstance(images, str | Path) else images
-    named = find_images(inputs, ignored=[output / folder for folder in SUFFIXES])
+    max_pixels, overrides = take_max_pixels(overrides)
+    allow_pixels(max_pixels)
+    found = find_images([images] if isinstance(images, str | Path) else images)
+    named = found.images
     predictor = load_predictor(model, overrides, state.device, trust_remote_code)
     files = PredictionFolder(output, predictor.labels)
     with locked(output, "--output") if state.is_main_process else nullcontext():
         if state.is_main_process:
             files.prepare(predictor.settings, named)
+            print_left_out(found)
         state.wait_for_everyone()
         finished = files.finished()
         todo = [(name, path) for name, path in named.items() if name not in finished]
         share = todo[state.process_index :: state.num_processes]
         unreadable: list[str] = []
+        cut: list[str] = []
         with progress_bar(state, len(named) - len(todo), len(named)) as bar:
-            for line in predict_share(predictor, files, share, batch_size, unreadable):
+            for line in predict_share(predictor, files, share, batch_size, unreadable, cut):
                 files.append(state.process_index, line)
                 bar.advance(bar.task_ids[0], state.num_processes)
             bar.update(bar.task_ids[0], completed=len(named))
-        unreadable = gather_object(unreadable)  # waits for every process
+        unreadable = found.problems + gather_object(unreadable)  # waits for every process
+        cut = gather_object(cut)
         if state.is_main_process:
+            if cut:
+                say(f"of {len(cut)} files with several frames or pages the first was taken, such as {min(cut)}")
             print_shares(files.merge(), predictor.labels, output)
         state.wait_for_everyone()
     if unreadable:
         reasons = [*unreadable[:NUM_NAMED], *(["..."] if len(unreadable) > NUM_NAMED else [])]
+        total = len(named) + len(found.problems)
         raise UserError(
-            f"{len(unreadable)} of {len(named)} images could not be segmented; all others are in {output}. Mend them "
-            f"or leave them out, and start again.\n  " + "\n  ".join(reasons)
+            f"{len(unreadable)} of {total} images could not be segmented; all others are in {output}. Mend them "
+            "or leave them out, and start again.\n  " + "\n  ".join(reasons)
         )
     return output / "predictions.jsonl"
+
+
+def say(message: str) -> None:
+    """One line on stderr, above a progress bar; file names in it are shown as they are, but for control characters."""
+    Console(stderr=True).print(printable(message), markup=False, highlight=False, soft_wrap=True)
+
+
+def print_left_out(found: Found) -> None:
+    """What was found among the images and is none of them."""
+    for problem in found.problems:
+        say(f"skipped: {problem}")
+    if found.outputs:
+        say(f"left out: the pictures of earlier predictions in {', '.join(map(str, sorted(found.outputs)))}")
+    if found.others:
+        say(f"left out: {len(found.others)} files that are no images by their names, such as {min(found.others)}")
 
 
 class Rate(ProgressColumn):
@@ -126,6 +154,7 @@ def predict_share(
     share: Sequence[tuple[str, Path]],
     batch_size: int,
     unreadable: list[str],
+    cut: list[str],
 ) -> Iterator[dict[str, Any]]:
     """Predicts the images of one process, and writes their pictures.
 
@@ -138,6 +167,7 @@ def predict_share(
         share: names and paths.
         batch_size: images per forward pass.
         unreadable: gets a message for each image that cannot be read, or whose own size the model does not take.
+        cut: gets the path of each file that holds more than the one image that is taken.
 
     Yields:
         The line of each image whose pictures are written.
@@ -150,6 +180,10 @@ def predict_share(
             image = read_image(path)
         except UserError as error:
             return str(error)
+        if has_more_frames(path):
+            cut.append(str(path))
+        if predictor.view.mode == "slide":
+            return name, path, image, PixelRows(image, predictor.processor, predictor.device, torch.float32)
         return name, path, image, predictor.processor(images=[image], return_tensors="pt")["pixel_values"]
 
     def write(found: Segmented) -> dict[str, Any]:
@@ -166,7 +200,7 @@ def predict_share(
 
     def skip(problem: str) -> None:
         unreadable.append(problem)
-        Console(stderr=True).print(f"skipped: {problem}", markup=False, highlight=False, soft_wrap=True)
+        say(f"skipped: {problem}")
 
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         loaded = readable(in_background(pool, load, share, 2 * batch_size))
@@ -179,7 +213,8 @@ def segment_batches(
 ) -> Iterator[Segmented]:
     """Segments the images; `skip` is told of one whose own size the model does not take."""
     while batch := list(islice(loaded, batch_size)):
-        pixel_values = torch.cat([pixels for *_, pixels in batch])
+        rows = [pixels for *_, pixels in batch if isinstance(pixels, PixelRows)]
+        pixel_values = rows or torch.cat([pixels for *_, pixels in batch if isinstance(pixels, torch.Tensor)])
         predicted = segment(predictor, pixel_values, [(image.height, image.width) for _, _, image, _ in batch])
         try:
             for (name, path, image, _), (ids, confidence) in zip(batch, predicted, strict=True):

@@ -24,6 +24,7 @@ from hfseg.models.inference import inference_copy
 from hfseg.models.sources import resolve
 from hfseg.models.temperature import provenance_of, temperature_of
 from hfseg.models.weight_files import weight_files
+from hfseg.models.windows import Rows
 from hfseg.predict import image_strips
 from hfseg.view import load_view
 
@@ -99,7 +100,7 @@ def labels_of(model: PreTrainedModel) -> LabelSet:
 
 @torch.no_grad()
 def segment(
-    predictor: Predictor, pixel_values: torch.Tensor, sizes: Sequence[tuple[int, int]]
+    predictor: Predictor, pixel_values: torch.Tensor | Sequence[Rows], sizes: Sequence[tuple[int, int]]
 ) -> Iterator[tuple[NDArray[Any], float]]:
     """Class ids (H, W) at native size, uint8 or uint16, and the mean confidence of each image.
 
@@ -107,8 +108,9 @@ def segment(
         UserError: the model does not take images of that size, or the memory does not, or it gives no numbers.
     """
     try:
-        on_device = pixel_values.to(predictor.device)
-        for strips in image_strips(predictor.network, on_device, sizes, predictor.view):
+        if isinstance(pixel_values, torch.Tensor):
+            pixel_values = pixel_values.to(predictor.device)
+        for strips in image_strips(predictor.network, pixel_values, sizes, predictor.view):
             yield class_ids(strips, predictor.temperature)
     except torch.OutOfMemoryError as error:
         raise UserError(f"The GPU's memory does not hold {len(sizes)} images; lower --batch-size.") from error

@@ -14,6 +14,21 @@ from hfseg.errors import UserError
 VIEW = ("mode", "size", "crop", "stride", "scales", "flip")
 
 
+def take_max_pixels(overrides: Sequence[str]) -> tuple[int | None, list[str]]:
+    """The value of `data.max_pixels`, None without one, and the overrides that are left.
+
+    Raises:
+        UserError: it is no whole number above 0.
+    """
+    taken = [override for override in overrides if override.partition("=")[0].strip() == "data.max_pixels"]
+    if not taken:
+        return None, list(overrides)
+    digits = taken[-1].partition("=")[2].strip().replace("_", "")
+    if not (digits.isascii() and digits.isdecimal() and int(digits)):
+        raise UserError(f"{taken[-1]}: it must be a number of pixels, such as data.max_pixels=400000000.")
+    return int(digits), [override for override in overrides if override not in taken]
+
+
 def load_view(run_config: Path | None, overrides: Sequence[str], default_mode: str) -> EvalConfig:
     """How a trained model looks at images: as in the evaluation of its run, unless overrides say something else.
 
@@ -36,8 +51,8 @@ def load_view(run_config: Path | None, overrides: Sequence[str], default_mode: s
     changed = changes.pop("eval", {})
     if changes or not isinstance(changed, dict) or {"boundary", "calibration"} & changed.keys():
         raise UserError(
-            f"{', '.join(overrides)}: only eval. keys change a prediction, which are {', '.join(VIEW)}; such as "
-            "eval.mode=slide eval.crop=512 eval.stride=384."
+            f"{', '.join(overrides)}: only eval. keys and data.max_pixels change a prediction. The keys are "
+            f"{', '.join(VIEW)}; such as eval.mode=slide eval.crop=512 eval.stride=384."
         )
     try:
         return EvalConfig.model_validate({"mode": default_mode} | ({} if "mode" in changed else own) | changed)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -104,8 +105,10 @@ def files_of(output: Path) -> dict[str, bytes]:
 
 
 def times_of(output: Path) -> dict[str, int]:
+    """Of the pictures; not of what a killed process was writing, of which nothing is to be left later."""
     folders = [output / name for name in ("masks", "colours", "overlays")]
-    return {str(path): path.stat().st_mtime_ns for folder in folders for path in folder.rglob("*") if path.is_file()}
+    files = [path for folder in folders for path in folder.rglob("*") if path.suffix != ".partial" and path.is_file()]
+    return {str(path): path.stat().st_mtime_ns for path in files}
 
 
 def test_a_folder_gives_what_predict_gives(tmp_path: Path, photos: Path, model: Path) -> None:
@@ -118,7 +121,7 @@ def test_a_folder_gives_what_predict_gives(tmp_path: Path, photos: Path, model: 
     assert f"skipped: {photos / 'bad.jpg'} cannot be read" in result.stderr
     assert f"skipped: {photos / 'deep.png'} is a I;16 image" in result.stderr
     assert "Traceback" not in result.stderr
-    images = find_images([photos])
+    images = find_images([photos]).images
     good = {name: path for name, path in images.items() if name not in ("bad", "deep")}
     assert list(good) == ["a/0", "a/1", "a/2", "a/3", "b/0", "b/c/last", "grey", "palette", "transparent", "turned"]
     loaded = type(tiny_model(LABELS)).from_pretrained(model)
@@ -267,33 +270,82 @@ def test_the_output_may_lie_among_the_images(tmp_path: Path, photos: Path, model
     assert len(lines_of(photos)) == 10
 
 
+def names_in(*inputs: str | Path) -> list[str]:
+    return list(find_images(inputs).images)
+
+
 def test_images_are_found(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert find_images([photos / "a"]) == {str(index): photos / "a" / f"{index}.png" for index in range(4)}
-    assert list(find_images([f"{photos}/**/*.png"])) == ["a/0", "a/1", "a/2", "a/3", "transparent", "turned"]
-    assert list(find_images([f"{photos}/*/0.*"])) == ["a/0", "b/0"]
-    assert list(find_images([photos / "a" / "0.png", photos / "a" / "2.png"])) == ["0", "2"]
-    assert list(find_images([photos / "a", photos / "b"])) == ["a/0", "a/1", "a/2", "a/3", "b/0", "b/c/last"]
+    assert find_images([photos / "a"]).images == {str(index): photos / "a" / f"{index}.png" for index in range(4)}
+    assert names_in(f"{photos}/**/*.png") == ["a/0", "a/1", "a/2", "a/3", "transparent", "turned"]
+    assert names_in(f"{photos}/*/0.*") == ["a/0", "b/0"]
+    assert names_in(photos / "a" / "0.png", photos / "a" / "2.png") == ["0", "2"]
+    assert names_in(photos / "a", photos / "b") == ["a/0", "a/1", "a/2", "a/3", "b/0", "b/c/last"]
     brackets = draw(tmp_path / "2024 [may]" / "x" / "0.png", 1)
     monkeypatch.chdir(tmp_path / "2024 [may]")
-    assert find_images(["*/*.png"]) == {"x/0": brackets}
-    assert find_images([f"../{photos.name}/b/*/*.webp"]) == {"c/last": photos / "b" / "c" / "last.webp"}
+    assert find_images(["*/*.png"]).images == {"x/0": brackets}
+    assert find_images([f"../{photos.name}/b/*/*.webp"]).images == {"c/last": photos / "b" / "c" / "last.webp"}
+    monkeypatch.chdir(photos)
+    assert names_in("a", "a/0.png") == ["0", "1", "2", "3"]  # twice the same is once
+
+
+def test_a_line_of_a_list_has_a_name_of_its_own(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(photos)
     listing = tmp_path / "elsewhere" / "list.txt"
-    listing.parent.mkdir()
-    draw(listing.parent / "beside.png", 1)
-    listing.write_text(f"a/0.png\n\n{photos}/b/0.jpg\n")
-    assert find_images([listing]) == {"a/0": photos / "a" / "0.png", "b/0": photos / "b" / "0.jpg"}
-    listing.write_text("beside.png\nmissing.png\n")
-    assert list(find_images([listing]).values()) == [listing.parent / "beside.png", photos / "missing.png"]
-    assert list(find_images(["a", "a/0.png"])) == ["0", "1", "2", "3"]  # twice the same is once
-    draw(photos / "out" / "masks" / "a.png", 1)
-    assert "out/masks/a" not in find_images([photos], ignored=[photos / "out" / "masks"])
-    assert "out/masks/a" in find_images([photos])
+    beside = draw(listing.parent / "beside.png", 1)
+    lines = {
+        "a/0.png": "a/0",
+        f"{photos}/b/0.jpg": f"{photos}/b/0"[1:],
+        "beside.png": "beside",
+        "gone/x.png": "gone/x",
+    }
+    lines["../photos/./a/1.png"] = f"{photos}/a/1"[1:]
+    for start in range(len(lines)):  # whatever the other lines are
+        some = dict(list(lines.items())[start:])
+        listing.write_text("\n\n".join(some))
+        found = find_images([listing]).images
+        assert sorted(found) == sorted(some.values())
+    listing.write_text("beside.png\nmissing.png\n./missing.png")
+    assert list(find_images([listing]).images.values()) == [beside, photos / "missing.png"]
+    listing.write_text("a/0.png\n")
+    assert names_in(listing, "b") == ["0", "a/0", "c/last"]
+    listing.write_text("0.png\n")
+    with pytest.raises(UserError, match=r"b/0\.jpg would both be written to masks/0\.png|0\.png and .*b/0\.jpg"):
+        find_images([listing, "b"])
+
+
+@pytest.mark.parametrize("entry", ["photos", "photos/**/*"])
+def test_what_is_left_out_is_known(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, entry: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    expected = names_in("photos")
+    (photos / "camera.dng").write_bytes(b"raw")
+    (photos / "phone.HEIC").write_bytes(b"heif")
+    os.mkfifo(photos / "pipe.jpg")
+    (photos / "dangling.png").symlink_to("nowhere.png")
+    (photos / "a" / "loop").symlink_to(photos, target_is_directory=True)
+    (photos / "Thumbs.db").write_bytes(b"")
+    (photos / ".hidden.heic").write_bytes(b"")
+    for folder in ("masks", "colours", "overlays"):
+        draw(photos / "old" / folder / "a" / "0.png", 1)
+        draw(photos / "c" / folder / "mine.png", 1)
+    (photos / "old" / "predictions.jsonl").write_text("")
+    (photos / "old" / "settings.json").write_text("{}")
+    found = find_images([entry])
+    mine = [f"c/{folder}/mine" for folder in ("masks", "colours", "overlays")]
+    assert list(found.images) == sorted([*expected, *mine])  # a folder within itself is once
+    assert found.outputs == {photos / "old"}
+    problems = "\n".join(found.problems)
+    for file, what in (
+        ("camera.dng", "does not read here. Save it as PNG"), ("phone.HEIC", "does not read here"),
+        ("pipe.jpg", "is no file but a pipe"), ("dangling.png", "a link to a file that is not there"),
+    ):  # fmt: skip
+        assert re.search(f"{re.escape(str(photos / file))} .*{re.escape(what)}", problems)
+    assert "hidden" not in problems
+    assert {path.name for path in found.others} == {"Thumbs.db", "notes.md"}
 
 
 def test_wrong_inputs_are_named(tmp_path: Path, photos: Path) -> None:
     draw(photos / "b" / "0.png", 1)
-    with pytest.raises(UserError, match=r"0\.jpg and 0\.png have the same name"):
+    with pytest.raises(UserError, match=r"b/0\.jpg and .*b/0\.png would both be written to masks/b/0\.png"):
         find_images([photos])
     with pytest.raises(UserError, match=r"b/0\.jpg and .*b/0\.png would both be written to masks/0\.png"):
         find_images([f"{photos}/b/*"])
@@ -302,8 +354,14 @@ def test_wrong_inputs_are_named(tmp_path: Path, photos: Path) -> None:
     for entry in ("empty", "empty.txt", "*.tiff"):
         with pytest.raises(UserError, match="holds no image"):
             find_images([tmp_path / entry])
+    (tmp_path / "empty" / "x.heic").write_bytes(b"")
+    with pytest.raises(UserError, match=r"holds no image that can be read(.|\n)*x\.heic is of a format"):
+        find_images([tmp_path / "empty"])
     with pytest.raises(UserError, match="is not there"):
         find_images([tmp_path / "nowhere"])
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(UserError, match=r"pipe\.jpg is no file but"):
+        find_images([tmp_path / "pipe.jpg"])
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00\xd8")
     with pytest.raises(UserError, match="UTF-8"):
         find_images([tmp_path / "binary.txt"])
@@ -321,6 +379,7 @@ def test_wrong_inputs_are_named(tmp_path: Path, photos: Path) -> None:
         ),
         (["--predict", "PHOTOS", "--model", "MODEL", "--output", "o", "--batch-size", "0"], "at least one image"),
         (["--predict", "PHOTOS", "--model", "MODEL", "--output", "o", "train.seed=1"], "only eval. keys"),
+        (["--predict", "PHOTOS", "--model", "MODEL", "--output", "o", "data.max_pixels=many"], "a number of pixels"),
         (["--predict", "PHOTOS", "--model", "MODEL", "--output", "o", "eval.flipp=1"], "Did you mean `flip`"),
         (["--predict", "PHOTOS", "--model", "MODEL", "--output", "MODEL/config.json"], "cannot be written"),
     ],
@@ -349,7 +408,7 @@ def test_images_are_looked_at_as_in_the_run(tmp_path: Path, photos: Path, model:
     shutil.copytree(model, run / "model")
     (run / "run_config.yaml").write_text("eval: {mode: slide, crop: 32, stride: 20, size: null, boundary: false}\n")
     loaded = type(tiny_model(LABELS)).from_pretrained(model)
-    images = find_images([photos / "a"])
+    images = find_images([photos / "a"]).images
     slide = predict(loaded, list(images.values()), eval=EvalConfig(mode="slide", crop=32, stride=20))
     plain = predict(loaded, list(images.values()))
     flipped = predict(loaded, list(images.values()), eval=EvalConfig(flip=True))
@@ -382,7 +441,7 @@ def test_any_model_and_more_classes_than_a_palette_holds(tmp_path: Path, photos:
     stock.save_pretrained(tmp_path / "stock")
     PROCESSOR.save_pretrained(tmp_path / "stock")
     predict_images(photos / "a", str(tmp_path / "stock"), tmp_path / "out")
-    expected = predict(stock, find_images([photos / "a"])["0"], PROCESSOR)[0]
+    expected = predict(stock, find_images([photos / "a"]).images["0"], PROCESSOR)[0]
     mask = Image.open(tmp_path / "out" / "masks" / "0.png")
     assert mask.mode == "I;16"
     assert np.array_equal(mask, expected)
@@ -403,7 +462,7 @@ def test_a_model_whose_own_processor_crops(tmp_path: Path, photos: Path) -> None
     whole = SegformerImageProcessor(
         size={"height": 72, "width": 72}, image_mean=[0.5, 0.5, 0.5], image_std=[0.5, 0.5, 0.5]
     )
-    for name, path in find_images([photos / "a"]).items():
+    for name, path in find_images([photos / "a"]).images.items():
         mask = predict(own, path, whole)[0]
         assert np.array_equal(np.asarray(Image.open(tmp_path / "out" / "masks" / f"{name}.png")), mask)
         assert len(np.unique(mask)) > 1
@@ -492,3 +551,20 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path, model: P
         peaks[number] = int(result.stdout.split("peak ")[1]) / 1024
         print(f"{number} images: {peaks[number]:.0f} MB, {number / (time.perf_counter() - start):.1f} images/s")  # noqa: T201
     assert peaks[2000] < peaks[200] + 50
+
+
+@pytest.mark.slow
+def test_memory_of_a_large_image(tmp_path: Path, model: Path) -> None:
+    """144 megapixels in windows: the picture (4 bytes a pixel), ids, colours and one row of windows."""
+    photo = draw(tmp_path / "large.png", 1, (12_000, 12_000))
+    code = (
+        "import sys, re, pathlib; from hfseg import predict_images\n"
+        "predict_images(*sys.argv[1:4], ['eval.mode=slide', 'eval.crop=512', 'eval.stride=512'])\n"
+        "print('peak', re.search(r'VmHWM:\\s+(\\d+)', pathlib.Path('/proc/self/status').read_text())[1])"
+    )
+    words = [sys.executable, "-c", code, str(photo), str(model), str(tmp_path / "out")]
+    result = subprocess.run(words, capture_output=True, text=True, env=ENVIRONMENT, cwd=REPOSITORY)
+    assert result.returncode == 0, result.stderr
+    peak = int(result.stdout.split("peak ")[1]) / 1e6
+    print(f"{peak:.2f} GB")  # noqa: T201
+    assert peak < 2

@@ -21,8 +21,8 @@ from hfseg.data.class_counts import count_classes, judge_classes, judge_validati
 from hfseg.data.decoding import undecoded
 from hfseg.data.diagnosis import diagnose_masks
 from hfseg.data.duplicates import find_duplicates
-from hfseg.data.files import DEEP_MODES
 from hfseg.data.findings import Finding, Report
+from hfseg.data.images import DEEP_MODES, allow_pixels
 from hfseg.data.inspection import RESTORE, File, Inspection, Sample, decode, inspect
 from hfseg.data.loading import find_source, load_dataset
 from hfseg.data.source import Pair, Source
@@ -50,6 +50,7 @@ def check_data(config: DataConfig, quick: bool = False) -> Report:
     """
     if config.streaming:
         raise UserError("data.streaming=true: a stream cannot be checked. Set data.streaming=false for the check.")
+    allow_pixels(config.max_pixels)
     if config.name == "hub":
         data, labels = load_dataset(config)
         return check_rows(data, labels, config.name, quick)
@@ -102,6 +103,7 @@ def examine(
     faulty = diagnose_masks(inspections, labels)
     findings = [*findings, *(each for found in inspections for each in found.findings), *faulty]
     findings += judge_modes(inspections)
+    findings += judge_frames(inspections)
     pixels, images = count_classes(inspections, labels)
     complete = len(samples) == sum(sizes.values())
     if complete and 2 * len(faulty) <= len(inspections):  # otherwise the classes' absence is only a consequence
@@ -228,3 +230,11 @@ def judge_modes(inspections: Iterable[Inspection]) -> list[Finding]:
         Finding("warning", "image-mode", tuple(files), f"{len(files)} images are {mode} and read as RGB", remedy)
         for mode, files in modes.items()
     ]
+
+
+def judge_frames(inspections: Iterable[Inspection]) -> list[Finding]:
+    """Images of more than one frame, of which the others are left out."""
+    files = tuple(found.image_name for found in inspections if found.has_more_frames)
+    what = f"{len(files)} images have more than one frame or page; the first is read"
+    remedy = "Nothing, if it is the one that the mask belongs to."
+    return [Finding("warning", "more-frames", files, what, remedy)] if files else []

@@ -10,9 +10,9 @@ import datasets
 import fsspec
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
 
-from hfseg.data.files import UNREADABLE
+from hfseg.data.files import as_rgb, reading
+from hfseg.data.images import allow_pixels, allowed_pixels, check_regular, open_header, orientation_of, upright
 from hfseg.errors import UserError, shown
 
 REDUCTIONS = (8, 4, 2)  # what the JPEG format can be decoded at, besides its full size
@@ -54,10 +54,9 @@ class EncodedRow:
 
     def pixels(self, reduction: int = 1) -> NDArray[np.uint8]:
         """As `Row`'s; raises UserError if the file is broken or not as large as the label map."""
-        try:
-            pixels = decode_image(read_cell(self.image), reduction)
-        except UNREADABLE as error:
-            raise UserError(f"The image of sample {self.name!r} cannot be read: {error}.") from error
+        where = f"The image of sample {shown(self.name)}"
+        with reading(where):
+            pixels = decode_image(read_cell(self.image), reduction, where)
         height, width = self.label.shape
         if pixels.shape[:2] not in ((height, width), (-(-height // reduction), -(-width // reduction))):
             size = f"{pixels.shape[1]}x{pixels.shape[0]}"
@@ -73,6 +72,11 @@ class EncodedRows:
 
     def __init__(self, data: datasets.Dataset) -> None:
         self.data = undecoded(data)
+        self.max_pixels = allowed_pixels()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        allow_pixels(self.max_pixels)  # in a worker that was not forked, Pillow has its own limit again
 
     def __len__(self) -> int:
         return len(self.data)
@@ -120,10 +124,8 @@ def read_row(row: Mapping[str, Any]) -> EncodedRow:
             f"A row has {shown(name)} as its name, which must be a text. Name the rows: "
             '`data.map(lambda _, index: {"name": str(index)}, with_indices=True)`.'
         )
-    try:
+    with reading(f"The label map of sample {shown(name)}"):
         label = decode_label(read_cell(row["label"]))
-    except UNREADABLE as error:
-        raise UserError(f"The label map of sample {name!r} cannot be read: {error}.") from error
     return EncodedRow(name, label, row["image"])
 
 
@@ -133,37 +135,41 @@ def read_cell(cell: Mapping[str, Any] | None) -> bytes:
     Raises:
         ValueError: the cell is empty.
         OSError: the file is not there.
+        UserError: it is no regular file.
     """
     if cell is None or (cell["bytes"] is None and cell["path"] is None):
         raise ValueError("the cell is empty; fill it, or remove the row")
     if cell["bytes"] is not None:
         return cell["bytes"]
     if "://" not in cell["path"]:
-        return Path(cell["path"]).read_bytes()
+        return check_regular(Path(cell["path"])).read_bytes()
     with fsspec.open(cell["path"], "rb") as file:
         return file.read()
 
 
-def decode_image(data: bytes, reduction: int = 1) -> NDArray[np.uint8]:
+def decode_image(data: bytes, reduction: int = 1, where: str = "The image") -> NDArray[np.uint8]:
     """Decodes an image as `datasets.Image(mode="RGB")` does: the right way up, RGB whatever it was.
 
     Args:
         data: the file.
         reduction: 2, 4 or 8 decode a JPEG at a fraction of its size, in a fraction of the time; other formats, and
             turned JPEGs whose sides it does not divide, come at full size.
+        where: what errors call it.
 
     Returns:
         (ceil(H / r), ceil(W / r), 3), where r is the reduction or 1.
+
+    Raises:
+        UserError: its values are not those of 8 bits. Of a damaged file, what is in `images.UNREADABLE`.
     """
-    image = Image.open(BytesIO(data))  # reads the header only
+    image = open_header(BytesIO(data))
     if image.format == "JPEG" and image.mode == "RGB":
-        is_upright = image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+        is_upright = orientation_of(image) == 1
         width, height = image.size
         # Pixels of a reduced image cover blocks from the top left; turned, the blocks would start elsewhere.
         if reduction > 1 and (is_upright or width % reduction == height % reduction == 0):
             image.draft("RGB", (width // reduction, height // reduction))
-    ImageOps.exif_transpose(image, in_place=True)
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    return np.asarray(as_rgb(upright(image), where))
 
 
 def decode_label(data: bytes) -> NDArray[np.unsignedinteger]:
@@ -172,9 +178,7 @@ def decode_label(data: bytes) -> NDArray[np.unsignedinteger]:
     Raises:
         ValueError: it is no map of class ids.
     """
-    image = Image.open(BytesIO(data))
-    ImageOps.exif_transpose(image, in_place=True)
-    label = np.asarray(image)
+    label = np.asarray(upright(open_header(BytesIO(data))))
     if label.ndim != 2 or label.dtype.kind not in "biu":
         raise ValueError(f"{label.dtype} of shape {label.shape} is no map of class ids (height, width)")
     return label.astype(np.uint8) if label.dtype == bool else label

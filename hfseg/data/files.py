@@ -1,54 +1,58 @@
 """What every data set does with files: decode them entirely, know when they change, build the Arrow cache once."""
 
 import hashlib
-import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
 import datasets
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
+from hfseg.data.images import TO_8_BITS, UNREADABLE, depth_problem, explain_unreadable, open_header, upright
 from hfseg.errors import UserError
 from hfseg.whole_files import writing
-
-# What Pillow raises on damaged files; the last two come from damaged EXIF.
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, TypeError, struct.error)
-DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # Pillow cuts their values at 255 on the way to RGB
 
 
 def open_image(file: Path | BytesIO, where: str = "") -> Image.Image:
     """Decodes a file completely, the right way up as `datasets` will: what is broken must not stop a training.
 
     Args:
-        file: its path or its bytes.
+        file: its path or its bytes; of several frames, the first.
         where: what errors call it, if not by its path.
 
     Raises:
         UserError: the file is missing or cannot be decoded.
     """
-    path = where or file
+    with reading(where or file):
+        return upright(open_header(file))
+
+
+@contextmanager
+def reading(where: object) -> Iterator[None]:
+    """Around reading an image: what Pillow raises becomes a UserError that names it."""
     try:
-        image = Image.open(file)
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing. Restore it.") from error
+        yield
+    except UserError:
+        raise
     except UNREADABLE as error:
-        raise UserError(f"{path} cannot be read as an image ({error}). Restore it from where it came.") from error
-    return image
+        what, remedy = explain_unreadable(error)
+        raise UserError(f"{where} {what}. {remedy}") from error
+
+
+def as_rgb(image: Image.Image, where: object) -> Image.Image:
+    """RGB without transparency; raises UserError for values that are not those of 8 bits."""
+    check_depth(image, where)
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def check_depth(image: Image.Image, where: object) -> None:
-    """Raises UserError for an image whose values do not fit into the 8 bits of RGB: it would become white."""
-    if image.mode in DEEP_MODES:
-        low, high = (float(np.min(value)) for value in image.getextrema())
-        if low < 0 or high > 255:
-            raise UserError(
-                f"{where} is a {image.mode} image with values {low:g}..{high:g}; as RGB, all above 255 is white. "
-                "Convert the images to 8 bits with the contrast you want."
-            )
+    """Raises UserError for an image whose values are not those of 8 bits: as RGB it would become white or black."""
+    problem = depth_problem(image)
+    if problem:
+        raise UserError(f"{where} {problem}. {TO_8_BITS}")
 
 
 def check_same_size(image: Image.Image, mask: Image.Image, image_path: Path, mask_path: Path) -> None:

@@ -19,11 +19,11 @@ from hfseg.data.masks import MaskReader
 from hfseg.data.names import check_names, find_mask_suffix, same_form, stem
 from hfseg.data.source import Pair, Source, hold_out
 from hfseg.data.splits import complete_splits, find_splits
+from hfseg.data.suffixes import SUFFIXES
 from hfseg.errors import UserError
 
 MASK_FOLDERS = ("masks", "labels", "annotations")
 CLUTTER = {"thumbs.db", "desktop.ini"}
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"}
 
 
 def folder_source(config: DataConfig) -> Source:
@@ -166,7 +166,9 @@ def list_files(folder: Path) -> dict[str, Path]:
             key.encode()
         except UnicodeEncodeError as error:
             raise UserError(f"{os.fsencode(path)!r} is not a UTF-8 file name. Rename the file.") from error
-        if not path.is_file():
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} is no file but a pipe, socket or device. Remove it.")
+        if not path.exists():
             raise UserError(f"{path} is a link to a file that is not there. Restore the file or remove the link.")
         found[key] = path
     return found

@@ -2,36 +2,76 @@
 
 import glob
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from hfseg.data.folder import SUFFIXES, list_files
+import PIL
+
+from hfseg.data.images import check_regular
+from hfseg.data.suffixes import is_image, is_unreadable_image
 from hfseg.errors import UserError
 
 WILDCARDS = "*?["
+# What tells the folder of earlier predictions, and the folders in it that hold pictures of their own
+PREDICTIONS, PICTURES = "predictions.jsonl", ("masks", "colours", "overlays")
 
 
-def find_images(inputs: Sequence[str | Path], ignored: Sequence[Path] = ()) -> dict[str, Path]:
-    """Names the images that are meant; they are not opened.
+@dataclass
+class Found:
+    """What was found in the inputs.
+
+    Attributes:
+        images: absolute paths by name, in the order of their names; they are not opened.
+        problems: one message for each file that is an image by its name and cannot be one of `images`.
+        others: files below folders that are no images by their names; hidden ones are not looked at.
+        outputs: folders of earlier predictions, whose pictures do not count.
+    """
+
+    images: dict[str, Path] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    others: list[Path] = field(default_factory=list)
+    outputs: set[Path] = field(default_factory=set)
+
+
+def find_images(inputs: Sequence[str | Path]) -> Found:
+    """Finds and names the images that are meant.
+
+    Pictures of earlier predictions are left out, however they are found in folders and by globs.
 
     Args:
         inputs: each a folder (all images below it), a glob (`**` means any folders), a text file (`.txt`, a path a
             line, from the current folder or else from that of the file), or an image.
-        ignored: folders whose files do not count, however they are found in folders and by globs.
 
     Returns:
-        Absolute paths in the order of their names. A name is the path without the suffix, from the folder that all
-        have in common, which for one folder is that folder: `2024/may/x` for `photos/2024/may/x.jpg` in `photos`.
+        The images. A name is the path without the suffix, from the folder that all inputs have in common, which for
+        one folder is that folder: `2024/may/x` for `photos/2024/may/x.jpg` in `photos`. What a list names is called by
+        its line alone, whatever the other lines are: `may/x` for `may/x.jpg`, `data/x` for `/data/x.jpg`.
 
     Raises:
         UserError: an input is not there or holds no image, or two images have the same name.
     """
-    found = [_find(str(entry), [os.path.abspath(folder) for folder in ignored]) for entry in inputs]
-    root = os.path.commonpath([folder for folder, _ in found])
-    named: dict[str, list[Path]] = {}
-    for path in dict.fromkeys(path for _, paths in found for path in paths):
-        named.setdefault(path.relative_to(root).with_suffix("").as_posix(), []).append(path)
-    double = {name: paths for name, paths in named.items() if len(paths) > 1}
+    found = Found()
+    named = [entry for entry in map(str, inputs) if _is_list(entry)]
+    searched = [_search(entry, found) for entry in map(str, inputs) if not _is_list(entry)]
+    pairs = [pair for entry in named for pair in _listed(Path(os.path.abspath(os.path.expanduser(entry))))]
+    root = os.path.commonpath([folder for folder, _ in searched]) if searched else ""
+    pairs += [(path.relative_to(root), path) for _, paths in searched for path in paths]
+    places: dict[str, list[Path]] = {}
+    for line, path in dict.fromkeys(pairs):
+        name = line.with_suffix("").as_posix()
+        if _is_text(name):
+            places.setdefault(name, []).append(path)
+        else:
+            found.problems.append(f"{path} is not a UTF-8 file name. Rename the file.")
+    check_names(places)
+    found.images = {name: paths[0] for name, paths in sorted(places.items())}
+    return found
+
+
+def check_names(places: dict[str, list[Path]]) -> None:
+    """Raises UserError where two images have the same name."""
+    double = {name: paths for name, paths in places.items() if len(paths) > 1}
     if double:
         name, paths = min(double.items())
         raise UserError(
@@ -39,46 +79,105 @@ def find_images(inputs: Sequence[str | Path], ignored: Sequence[Path] = ()) -> d
             f"{f', and {len(double) - 1} more names are double' if len(double) > 1 else ''}. Rename one of them, or "
             "leave one out."
         )
-    return {name: paths[0] for name, paths in sorted(named.items())}
 
 
-def _find(entry: str, ignored: Sequence[str]) -> tuple[str, list[Path]]:
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_list(entry: str) -> bool:
+    path = Path(os.path.expanduser(entry))
+    return path.suffix.lower() == ".txt" and path.is_file()
+
+
+def _search(entry: str, found: Found) -> tuple[str, list[Path]]:
     """The folder that names are relative to, and the images; both absolute."""
     path = Path(os.path.abspath(os.path.expanduser(entry)))
     if path.is_dir():
-        paths = _outside(list_files(path).values(), ignored)
-        folder = str(path)
-    elif path.is_file() and path.suffix.lower() == ".txt":
-        paths = _listed(path)
-        folder = os.path.commonpath([listed.parent for listed in paths]) if paths else ""
-    elif path.is_file():
-        return str(path.parent), [path]
+        folder, paths = str(path), [below for below in _below(path, found) if _is_taken(below, found)]
+    elif path.exists():
+        return str(path.parent), [check_regular(path)]
     elif any(sign in entry for sign in WILDCARDS):
         pattern = Path(os.path.expanduser(entry))  # not absolute: the current folder may have brackets in its name
         matches = sorted(Path(os.path.abspath(match)) for match in glob.iglob(str(pattern), recursive=True))
-        paths = _outside([match for match in matches if match.suffix.lower() in SUFFIXES and match.is_file()], ignored)
         fixed = [part for part in reversed(pattern.parents) if not any(sign in str(part) for sign in WILDCARDS)]
         folder = os.path.abspath(fixed[-1])
+        matches = [
+            match for match in matches if not match.is_dir() and not _is_passed_over(match, Path(folder), found)
+        ]
+        paths = [match for match in matches if _is_taken(match, found)]
     else:
         raise UserError(f"{entry} is not there. Give a folder, a glob, a .txt file with a path a line, or images.")
     if not paths:
-        raise UserError(f"{entry} holds no image; known are {', '.join(sorted(SUFFIXES))}.")
+        problems = "".join(f"\n  {problem}" for problem in found.problems[:5])
+        raise UserError(f"{entry} holds no image that can be read, such as .png, .jpg, .tif or .webp.{problems}")
     return folder, paths
 
 
-def _outside(paths: Iterable[Path], ignored: Sequence[str]) -> list[Path]:
-    return [path for path in paths if not any(path.is_relative_to(folder) for folder in ignored)]
+def _below(folder: Path, found: Found) -> Iterator[Path]:
+    """All files below a folder, through links too, each real folder once; not the hidden ones, nor predictions."""
+    seen = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        seen.add(os.path.realpath(parent))
+        inside = [Path(parent, name) for name in sorted(folders) if not name.startswith(".")]
+        inside = [path for path in inside if os.path.realpath(path) not in seen]
+        folders[:] = [path.name for path in inside if not _holds_pictures(path, found)]
+        yield from (Path(parent, name) for name in sorted(names) if not name.startswith("."))
 
 
-def _listed(path: Path) -> list[Path]:
-    """The lines of a list; those that lead nowhere are kept, to be named when they are read."""
+def _holds_pictures(folder: Path, found: Found) -> bool:
+    """Whether it is one of the folders in earlier predictions that hold their pictures."""
+    is_output = folder.name in PICTURES and (folder.parent / PREDICTIONS).is_file()
+    if is_output:
+        found.outputs.add(folder.parent)
+    return is_output
+
+
+def _is_passed_over(path: Path, top: Path, found: Found) -> bool:
+    """Whether a file below a folder is a picture of earlier predictions, or found again through a folder in itself."""
+    inside = [folder for folder in path.parents if folder != top and folder.is_relative_to(top)]
+    loops = (
+        folder.is_symlink() and Path(os.path.realpath(folder.parent)).is_relative_to(os.path.realpath(folder))
+        for folder in inside
+    )
+    return any(loops) or any(_holds_pictures(folder, found) for folder in inside)
+
+
+def _is_taken(path: Path, found: Found) -> bool:
+    """Whether a file is an image; if not, says why or counts it."""
+    if not is_image(path) and not is_unreadable_image(path):
+        if not (path.parent / PREDICTIONS).is_file():  # beside which only what belongs to it is expected
+            found.others.append(path)
+        return False
+    if not path.is_file():
+        kind = "no file but a pipe, socket or device" if path.exists() else "a link to a file that is not there"
+        found.problems.append(f"{path} is {kind}. Remove it, or leave it out.")
+        return False
+    if not is_image(path):
+        found.problems.append(
+            f"{path} is of a format that Pillow {PIL.__version__} does not read here. Save it as PNG or JPEG."
+        )
+    return is_image(path)
+
+
+def _listed(path: Path) -> list[tuple[Path, Path]]:
+    """The lines of a list, as names and paths; those that lead nowhere are kept, to be named when they are read."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read as UTF-8 text with a path a line: {error}") from error
     found = []
     for line in filter(None, map(str.strip, lines)):
-        here = Path(os.path.abspath(os.path.expanduser(line)))
-        beside = Path(os.path.abspath(path.parent / line))
-        found.append(beside if beside.is_file() and not here.is_file() else here)
+        typed = Path(os.path.normpath(os.path.expanduser(line)))
+        here = Path(os.path.abspath(typed))
+        beside = Path(os.path.abspath(path.parent / typed))
+        place = beside if beside.is_file() and not here.is_file() else here
+        named = place.relative_to(place.anchor) if typed.is_absolute() or typed.parts[0] == ".." else typed
+        found.append((named, place))
+    if not found:
+        raise UserError(f"{path} holds no image: it has no line.")
     return found

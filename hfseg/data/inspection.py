@@ -9,10 +9,20 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
-from hfseg.data.files import DEEP_MODES, UNREADABLE
 from hfseg.data.findings import Finding, Severity
+from hfseg.data.images import (
+    TO_8_BITS,
+    UNREADABLE,
+    check_regular,
+    depth_problem,
+    explain_unreadable,
+    has_more_frames,
+    open_header,
+    orientation_of,
+    upright,
+)
 from hfseg.errors import UserError
 from hfseg.labels import LabelSet
 
@@ -57,6 +67,7 @@ class Inspection:
 
     Attributes:
         image: header of the image, None where it cannot be read; `mask` likewise.
+        has_more_frames: whether the image's file holds more than one; False in a quick check.
         digest: of the image file's content.
         thumbnail: (32, 32) grey; None in a quick check and for an image of one colour, which resembles every other.
         values: value -> pixels of the mask, as class ids, or as stored if `refused`.
@@ -71,6 +82,7 @@ class Inspection:
     mask_name: str
     findings: list[Finding] = field(default_factory=list)
     image: Header | None = None
+    has_more_frames: bool = False
     mask: Header | None = None
     digest: bytes = b""
     thumbnail: NDArray[np.uint8] | None = None
@@ -82,17 +94,21 @@ class Inspection:
     def add(self, severity: Severity, fault: str, file: str, what: str, remedy: str) -> None:
         self.findings.append(Finding(severity, fault, (file,), what, remedy))
 
+    def add_unreadable(self, file: str, part: str, error: BaseException) -> None:
+        """Of an image or a mask on which an error of `UNREADABLE` was raised."""
+        what, remedy = explain_unreadable(error)
+        fault = "missing-file" if isinstance(error, FileNotFoundError) else "unreadable"
+        self.add("error", fault, file, f"the {part} {what}", remedy)
+
 
 def inspect(sample: Sample, labels: LabelSet, quick: bool = False) -> Inspection:
     """Looks at one sample. `quick` leaves the image's pixels undecoded."""
     found = Inspection(sample.split, sample.name, sample.image_name, sample.mask_name)
     try:
         inspect_image(sample.image, found, quick)
-    except FileNotFoundError:
-        found.add("error", "missing-file", sample.image_name, "the image is missing", RESTORE)
     except UNREADABLE as error:
         found.image = None
-        found.add("error", "unreadable", sample.image_name, f"the image cannot be decoded ({error})", RESTORE)
+        found.add_unreadable(sample.image_name, "image", error)
     if sample.mask is None:
         if sample.split != "predict":
             what = f"the image has no mask, in the {sample.split} split"
@@ -100,11 +116,9 @@ def inspect(sample: Sample, labels: LabelSet, quick: bool = False) -> Inspection
         return found
     try:
         inspect_mask(sample, sample.mask, found, labels)
-    except FileNotFoundError:
-        found.add("error", "missing-file", sample.mask_name, "the mask is missing", RESTORE)
     except UNREADABLE as error:
         found.mask = None
-        found.add("error", "unreadable", sample.mask_name, f"the mask cannot be decoded ({error})", RESTORE)
+        found.add_unreadable(sample.mask_name, "mask", error)
     if found.image is not None and found.mask is not None:
         compare_sizes(found, found.image, found.mask)
     return found
@@ -112,30 +126,27 @@ def inspect(sample: Sample, labels: LabelSet, quick: bool = False) -> Inspection
 
 def open_file(file: File) -> Image.Image:
     """Opens without decoding."""
-    return Image.open(BytesIO(file) if isinstance(file, bytes) else file)
+    return open_header(BytesIO(file) if isinstance(file, bytes) else file)
 
 
 def decode(file: File) -> NDArray[Any]:
     """All pixels, upright."""
     with open_file(file) as image:
-        return np.asarray(ImageOps.exif_transpose(image))
+        return np.asarray(upright(image))
 
 
 def read_header(image: Image.Image) -> Header:
-    # Asking a PNG for EXIF it does not have decodes all of it.
-    has_exif = image.format != "PNG" or "exif" in image.info
-    orientation = image.getexif().get(ExifTags.Base.Orientation, 1) if has_exif else 1
-    known = isinstance(orientation, int) and 1 <= orientation <= 8
-    return Header(image.size, image.mode, image.format or "", orientation if known else 1)
+    return Header(image.size, image.mode, image.format or "", orientation_of(image))
 
 
 def inspect_image(file: File, found: Inspection, quick: bool) -> None:
-    """Decodes to the end, at the smallest size that the format offers; raises what Pillow raises."""
+    """Decodes to the end, at the smallest size that the format offers; raises what is in `UNREADABLE`."""
     if quick:
         with open_file(file) as image:
             found.image = read_header(image)
     else:
-        content = file if isinstance(file, bytes) else file.read_bytes()
+        found.has_more_frames = has_more_frames(BytesIO(file) if isinstance(file, bytes) else file)
+        content = file if isinstance(file, bytes) else check_regular(file).read_bytes()
         found.digest = hashlib.blake2b(content, digest_size=16).digest()
         with open_file(content) as image:
             found.image = read_header(image)
@@ -148,12 +159,9 @@ def inspect_image(file: File, found: Inspection, quick: bool) -> None:
 
 
 def inspect_pixels(image: Image.Image, found: Inspection, header: Header) -> None:
-    if header.mode in DEEP_MODES:
-        low, high = (value for value in image.getextrema() if isinstance(value, (int, float)))
-        if high > 255 or low < 0:
-            what = f"the image is {header.mode} with values {low:g}..{high:g}; as RGB, all above 255 is white"
-            remedy = "Convert the images to 8 bits with the contrast you want."
-            found.add("error", "deep-image", found.image_name, what, remedy)
+    problem = depth_problem(image)
+    if problem:
+        found.add("error", "deep-image", found.image_name, f"the image {problem}", TO_8_BITS)
     side = (THUMBNAIL, THUMBNAIL)
     small = image if image.mode in ("L", "RGB") else image.convert("RGB")
     grey = np.asarray(small.resize(side, Image.Resampling.BOX, reducing_gap=2.0).convert("L"))

@@ -10,6 +10,7 @@ from hfseg.data.cache_folder import cache_folder
 from hfseg.data.cityscapes import cityscapes_source
 from hfseg.data.folder import folder_source
 from hfseg.data.hub import Splits, load_hub
+from hfseg.data.images import allow_pixels
 from hfseg.data.oxford_pet import oxford_pet_source
 from hfseg.data.source import Source
 from hfseg.data.synthetic import SYNTHETIC_VERSION, write_synthetic_pet
@@ -40,6 +41,7 @@ def load_dataset(config: DataConfig) -> tuple[Splits, LabelSet]:
         (['test', 'train', 'validation'], ('pet', 'background', 'boundary'))
     """
     cache_dir = cache_folder()
+    allow_pixels(config.max_pixels)
     if config.name == "hub":
         return load_hub(config, cache_dir)
     source = find_source(config, cache_dir)

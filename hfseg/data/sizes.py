@@ -4,7 +4,7 @@ import datasets
 
 from hfseg.data.check import file_of_cell
 from hfseg.data.decoding import EncodedRows, undecoded
-from hfseg.data.files import UNREADABLE
+from hfseg.data.images import UNREADABLE
 from hfseg.data.inspection import open_file, read_header
 from hfseg.errors import UserError, shown
 

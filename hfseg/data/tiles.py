@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
-from hfseg.data.files import UNREADABLE
 from hfseg.data.findings import Finding, Tile
+from hfseg.data.images import UNREADABLE, upright
 from hfseg.data.inspection import File, Inspection, Sample, decode, open_file
 from hfseg.errors import UserError
 
@@ -58,9 +58,9 @@ def load_tile(make_sample: Callable[[], Sample], faults: tuple[str, ...]) -> Til
 def load_image(file: File) -> Image.Image:
     with open_file(file) as image:
         image.draft("RGB", (TILE_SIDE, TILE_SIDE))
-        upright = ImageOps.exif_transpose(image).convert("RGB")
-    upright.thumbnail((TILE_SIDE, TILE_SIDE))
-    return upright
+        picture = upright(image).convert("RGB")
+    picture.thumbnail((TILE_SIDE, TILE_SIDE))
+    return picture
 
 
 def load_ids(sample: Sample, mask: File) -> NDArray[Any] | None:

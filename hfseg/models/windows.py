@@ -22,7 +22,7 @@ WINDOWS_PER_PASS_GPU = 8  # on a CPU one window at a time: it is large enough to
 
 
 class Rows(Protocol):
-    """Class scores (K, height, width) that are read in strips, whose tops never go back."""
+    """Class scores, or pixels, (K, height, width) that are read in strips, whose tops never go back."""
 
     height: int
     width: int
@@ -31,7 +31,7 @@ class Rows(Protocol):
         """Rows top..bottom-1 as (K, bottom - top, width), at least fp32."""
 
 
-def views(network: nn.Module, image: torch.Tensor, options: EvalConfig) -> list[Rows]:
+def views(network: nn.Module, image: torch.Tensor | Rows, options: EvalConfig) -> list[Rows]:
     """The class scores of one image: one source of rows for each scale, and each once more for its mirror image.
 
     * `slide` is mmseg's `slide_inference`: windows of `crop` every `stride` pixels, the last ones moved back to the
@@ -41,21 +41,25 @@ def views(network: nn.Module, image: torch.Tensor, options: EvalConfig) -> list[
 
     Args:
         network: a semantic segmentation model in evaluation mode.
-        image: normalised pixels (1, 3, H, W), at the size that the mode wants.
+        image: normalised pixels (1, 3, H, W), or rows of them (K = 3), at the size that the mode wants. Sliding
+            without scales reads the rows as it needs them.
         options: mode, crop, stride, scales and flip.
 
     Raises:
         UserError: the model does not take images or windows of that size.
     """
+    pixels = Whole(image[0]) if isinstance(image, torch.Tensor) else image
     sources: list[Rows] = []
     for scale in options.scales:
-        size = [max(1, round(side * scale)) for side in image.shape[-2:]]
-        scaled = image
-        if size != list(image.shape[-2:]):
-            scaled = F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=scale < 1)
+        size = [max(1, round(side * scale)) for side in (pixels.height, pixels.width)]
+        scaled = pixels
+        if size != [pixels.height, pixels.width]:
+            whole = pixels.read(0, pixels.height)[None]
+            whole = F.interpolate(whole, size=size, mode="bilinear", align_corners=False, antialias=scale < 1)
+            scaled = Whole(whole[0])
         sources.append(_forward(network, scaled, options))
         if options.flip:
-            sources.append(_Flipped(_forward(network, scaled.flip(-1), options)))
+            sources.append(_Flipped(_forward(network, _Flipped(scaled), options)))
     return sources
 
 
@@ -124,12 +128,12 @@ def window_starts(length: int, crop: int, stride: int) -> list[int]:
     return [max(min(index * stride, length - crop), 0) for index in range(count)]
 
 
-def _forward(network: nn.Module, image: torch.Tensor, options: EvalConfig) -> Rows:
+def _forward(network: nn.Module, image: Rows, options: EvalConfig) -> Rows:
     if options.mode == "slide":
         assert options.crop is not None, "EvalConfig requires it"
         assert options.stride is not None, "EvalConfig requires it"
         return _Sliding(network, image, options.crop, options.stride)
-    return Whole(forward_logits(network, image)[0])
+    return Whole(forward_logits(network, image.read(0, image.height)[None])[0])
 
 
 def forward_logits(network: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
@@ -152,7 +156,7 @@ def forward_logits(network: nn.Module, pixel_values: torch.Tensor) -> torch.Tens
 
 
 class Whole:
-    """Scores (K, height, width) that are small enough to be held."""
+    """Scores, or pixels, (K, height, width) that are small enough to be held."""
 
     def __init__(self, logits: torch.Tensor) -> None:
         self.logits = logits
@@ -165,15 +169,12 @@ class Whole:
 class _Sliding:
     """Mean scores of overlapping windows; holds the sums of the rows that are not finished or not read yet."""
 
-    def __init__(self, network: nn.Module, image: torch.Tensor, crop: int, stride: int) -> None:
+    def __init__(self, network: nn.Module, image: Rows, crop: int, stride: int) -> None:
         self.network, self.image, self.crop = network, image, crop
-        self.height, self.width = image.shape[-2:]
+        self.height, self.width = image.height, image.width
         self.tops, self.lefts = (window_starts(length, crop, stride) for length in (self.height, self.width))
-        rows, columns = (
-            _coverage(length, starts, crop, image.device)
-            for length, starts in ((self.height, self.tops), (self.width, self.lefts))
-        )
-        self.row_coverage, self.column_coverage = rows, columns
+        self.row_coverage = _coverage(self.height, self.tops, crop)
+        self.column_coverage = _coverage(self.width, self.lefts, crop)
         self.sums: torch.Tensor | None = None  # (K, rows, width), from row `first` on
         self.first = 0
         self.num_done = 0
@@ -183,15 +184,16 @@ class _Sliding:
             self._add_windows(self.tops[self.num_done], keep_from=top)
             self.num_done += 1
         assert self.sums is not None, "the first window starts at row 0"
-        coverage = self.row_coverage[top:bottom, None] * self.column_coverage
+        coverage = (self.row_coverage[top:bottom, None] * self.column_coverage).to(self.sums.device)
         return self.sums[:, top - self.first : bottom - self.first] / coverage
 
     def _add_windows(self, window_top: int, keep_from: int) -> None:
         bottom = min(window_top + self.crop, self.height)
-        step = WINDOWS_PER_PASS_GPU if self.image.is_cuda else 1
+        strip = self.image.read(window_top, bottom)[None]
+        step = WINDOWS_PER_PASS_GPU if strip.is_cuda else 1
         for start in range(0, len(self.lefts), step):
             lefts = self.lefts[start : start + step]
-            windows = [self.image[..., window_top:bottom, left : left + self.crop] for left in lefts]
+            windows = [strip[..., left : left + self.crop] for left in lefts]
             logits = forward_logits(self.network, torch.cat(windows))
             if start == 0:
                 self._make_room(keep_from, bottom, logits)
@@ -212,9 +214,9 @@ class _Sliding:
         self.first = first
 
 
-def _coverage(length: int, starts: list[int], crop: int, device: torch.device) -> torch.Tensor:
+def _coverage(length: int, starts: list[int], crop: int) -> torch.Tensor:
     """In how many windows each row, or column, lies."""
-    counts = torch.zeros(length, device=device)
+    counts = torch.zeros(length)
     for start in starts:
         counts[start : start + crop] += 1
     return counts

@@ -111,7 +111,7 @@ def plant_truncated_image(source: Source) -> Said:
 def plant_truncated_mask(source: Source) -> Said:
     path = source.splits["test"][1].mask
     path.write_bytes(path.read_bytes()[:-30])
-    return "error", "unreadable", path, "mask cannot be decoded", "Restore"
+    return "error", "unreadable", path, "mask cannot be read", "Restore"
 
 
 def plant_web_page(source: Source) -> Said:
@@ -260,7 +260,7 @@ def plant_tiny_image(source: Source) -> Said:
 def plant_16_bit_image(source: Source) -> Said:
     path = source.splits["train"][2].image
     Image.fromarray(np.array(Image.open(path).convert("L")).astype(np.uint16) * 200).save(path, format="PNG")
-    return "error", "deep-image", path, "I;16 with values", "8 bits"
+    return "error", "deep-image", path, "I;16 image with values", "8 bits"
 
 
 def plant_grey_image(source: Source) -> Said:

@@ -192,7 +192,7 @@ def test_masks_that_are_none_and_files_that_are_broken_are_named(tmp_path: Path)
     with pytest.raises(UserError, match="image of sample 'a' cannot be read"):
         make_eval_set(data)[0]
     image.unlink()
-    with pytest.raises(UserError, match="image of sample 'a' cannot be read"):
+    with pytest.raises(UserError, match="image of sample 'a' is missing"):
         TrainSet(data, plain_crop())[0]
     Image.fromarray(PIXELS[:50]).save(image)
     for cache in (False, True):
