@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 
 import datasets
 import numpy as np
-import pyarrow.compute as pc
 
 from hfseg.data.decoding import read_cell
 from hfseg.data.files import check_depth, encode_label, open_image
@@ -175,7 +174,7 @@ def standardise(rows: Rows, convert: RowConverter) -> Rows:
         convert.label, with_indices=True, remove_columns=columns, features=datasets.Features(LABEL), desc="Masks"
     )
     images = rows.select_columns([convert.image_column])
-    if pc.struct_field(images.data.column(convert.image_column), "bytes").null_count:
+    if any(chunk.field("bytes").null_count for chunk in images.data.column(convert.image_column).chunks):
         stored_image = datasets.Features({"image": BYTES})
         kept = {"with_indices": True, "remove_columns": [convert.image_column], "desc": "Image files"}
         images = images.map(convert.find_image, features=stored_image, **kept)

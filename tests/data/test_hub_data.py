@@ -508,7 +508,8 @@ def test_a_test_that_cannot_be_scored_costs_no_other_score(settings: dict[str, A
     masks = iter([1, 1, 0])
     make(tmp_path / "data", lambda ids: as_grey(ids) if next(masks) else None, counts={"test": 3})
     data = settings["data"] | {"root": str(tmp_path / "data"), "streaming": True}
-    tree = settings | {"output_dir": str(tmp_path / "run"), "data": data}
+    train = {"max_steps": 1, "eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
+    tree = settings | {"output_dir": str(tmp_path / "run"), "data": data, "train": train}
     with pytest.raises(UserError) as error:
         run(RunConfig.from_tree(tree, "test"))
     assert "The test split could not be scored" in str(error.value)
