@@ -12,7 +12,10 @@ from hfseg.errors import UserError, shown
 from hfseg.models.model_files import ModelText, ProcessorText, check_text, loading, read_model_text
 from hfseg.models.remote_code import code_options, remedy
 
-FILES = {"preprocessor_config.json": ProcessorText, "processor_config.json": ModelText}
+FILES: dict[str, type[ProcessorText] | type[ModelText]] = {
+    "preprocessor_config.json": ProcessorText,
+    "processor_config.json": ModelText,
+}
 AS_IT_IS = {"do_resize": False, "do_center_crop": False, "do_pad": False}
 NORMALISATION = (("image_mean", [0.0] * 3), ("image_std", [1.0] * 3))
 

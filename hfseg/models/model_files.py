@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn
 
 from huggingface_hub.errors import StrictDataclassError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -88,10 +88,7 @@ class ProcessorText(_Text):
     image_std: list[Positive] | Positive | None = None
 
 
-Kind = TypeVar("Kind", bound=_Text)
-
-
-def read_model_text(path: Path, kind: type[Kind]) -> Tree:
+def read_model_text(path: Path, kind: type[_Text]) -> Tree:
     """A JSON file of a model's folder, as it is, once its keys have the types that `kind` says.
 
     Raises:
