@@ -55,7 +55,7 @@ def read_study(folder: Path) -> dict[str, Any]:
         UserError: it is missing or damaged.
     """
     try:
-        study: dict[str, Any] = json.loads((folder / "study.json").read_text())
+        study: dict[str, Any] = json.loads((folder / "study.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} is not the folder of a study that has been run: {error}") from error
     return study
