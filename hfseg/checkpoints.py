@@ -29,7 +29,7 @@ def commit(partial: Path, folder: Path) -> None:
     for name in (*listing, FILES):
         _sync(partial / name)
     remove(folder)
-    partial.rename(folder)
+    os.replace(partial, folder)
 
 
 def damage(folder: Path) -> str | None:

@@ -38,6 +38,7 @@ NEXT_STEPS = {
     507: "There is no room left there: free some of the account's storage, then run the same command again.",
 }
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT)
 PULL_REQUEST = "refs/pr/"
 REVISION = re.compile(r"\w(?:[\w+@-]|[./](?![./]|lock\b|$))*")  # what git allows, without its odd characters
 TRY_AGAIN = "Check the connection, then run the same command again."
@@ -332,5 +333,7 @@ def _next_step(error: BaseException) -> str:
     chain = _chain(error)
     if any(isinstance(each, OSError) and each.errno in NO_ROOM for each in chain):
         return "Make room on the disk, or set HF_HOME to a folder on another, then run the same command again."
+    if any(isinstance(each, OSError) and each.errno in NOT_WRITABLE for each in chain):
+        return "Set HF_HOME, or HF_HUB_CACHE, to a folder that can be written to, then run the same command again."
     codes = [each.response.status_code for each in chain if isinstance(each, HfHubHTTPError)]
     return next((NEXT_STEPS[code] for code in codes if code in NEXT_STEPS), TRY_AGAIN)
