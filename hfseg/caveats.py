@@ -6,12 +6,19 @@ from typing import Any
 
 WIDE = 0.2  # of a 95 % interval: a fifth of the whole scale, as much as lies between a usable model and a good one
 
+SPLITS = {"test": "test", "eval": "validation"}  # prefix of the metrics -> what people call it
 Z = 1.96  # a normal distribution has 95 % within so many standard deviations
 
 
 def caveats(metrics: Mapping[str, Any]) -> list[str]:
     """Sentences on the scores in `metrics.json`, the worst first; none where there is nothing to say."""
     return [said for said in (useless(metrics), uncertain_choice(metrics)) if said]
+
+
+def unscored(metrics: Mapping[str, Any]) -> list[str]:
+    """Says which splits could not be scored, and why."""
+    reasons = {split: metrics.get(f"{prefix}_error") for prefix, split in SPLITS.items()}
+    return [f"The {split} split could not be scored: {reason}" for split, reason in reasons.items() if reason]
 
 
 def useless(metrics: Mapping[str, Any]) -> str:

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from hfseg import page
 from hfseg.card.facts import public_config
-from hfseg.caveats import caveats
+from hfseg.caveats import SPLITS, caveats, unscored
 from hfseg.figures import UNDEFINED, Example, example_pictures, inline_svg, plot_learning_curves, row_shares
 from hfseg.labels import LabelSet
-from hfseg.results import SPLITS, RunResults
+from hfseg.results import RunResults
 from hfseg.scores import with_interval
 from hfseg.whole_files import write_text
 from hfseg.yaml_text import dump_yaml
@@ -89,8 +89,7 @@ def show_header(run: RunResults) -> str:
         lines.append(page.paragraph(f"{network}, trained {start} on {data.get('name')}."))
         if data.get("note"):
             lines.append(page.paragraph(data["note"]))
-    errors = {split: run.metrics.get(f"{prefix}_error") for prefix, split in SPLITS.items()}
-    lines += [page.missing(f"The {split} split could not be scored: {said}") for split, said in errors.items() if said]
+    lines += [page.missing(said) for said in unscored(run.metrics)]
     if run.metrics:
         entries = [
             (f"mean IoU, {split}", _number(run.metrics.get(f"{prefix}_mean_iou")), _interval(run.metrics, prefix))

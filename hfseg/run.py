@@ -12,6 +12,7 @@ from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments,
 
 from hfseg.arguments import check_arguments, check_streaming, check_worker_memory, training_arguments
 from hfseg.callbacks import HistoryCallback, ScheduledUnfreezing, early_stopping
+from hfseg.caveats import unscored
 from hfseg.config import RunConfig
 from hfseg.console import print_table
 from hfseg.counts import write_counts
@@ -147,7 +148,7 @@ def complete(config: RunConfig, args: TrainingArguments) -> dict[str, Any]:
             json.loads((output_dir / name).read_text(encoding="utf-8")) for name in ("per_class.json", "metrics.json")
         )
         print_table(per_class, metrics)
-        if config.hub.repo is not None:
+        if config.hub.repo is not None and not unscored(metrics):
             publish_run(output_dir, config.hub)
     return json.loads((output_dir / "metrics.json").read_text(encoding="utf-8"))
 

@@ -8,6 +8,7 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 
+from hfseg.caveats import SPLITS
 from hfseg.config import RunConfig
 from hfseg.data import eval_set
 from hfseg.data.cityscapes import CATEGORIES
@@ -16,7 +17,6 @@ from hfseg.metrics import SegMetrics
 from hfseg.scores import best_constant_mean_iou, flat_metrics, mean_defined, none_if_nan
 from hfseg.trainer import SegTrainer
 
-SPLITS = {"eval": "validation", "test": "test"}  # prefix of the metrics -> what people call it
 Split: TypeAlias = datasets.Dataset | datasets.IterableDataset
 
 

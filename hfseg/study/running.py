@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.status import Status
 
 from hfseg.callbacks import read_history
+from hfseg.caveats import unscored
 from hfseg.checkpoints import checkpoints, damage
 from hfseg.errors import UserError
 from hfseg.folder_lock import LockedError, locked
@@ -37,8 +38,9 @@ class Outcome:
 
 
 def is_finished(job: Job) -> bool:
-    """Whether it has its scores, from which the study answers."""
-    return (job.folder / "metrics.json").exists()
+    """Whether it has the scores of both splits, from which the study answers."""
+    scores = job.folder / "metrics.json"
+    return scores.exists() and not unscored(json.loads(scores.read_text(encoding="utf-8")))
 
 
 def is_whole(job: Job) -> bool:
