@@ -52,6 +52,8 @@ def run(config: RunConfig, resume: bool = False, eval_only: bool = False) -> dic
     check_streaming(config, args)
     if not config.output_dir.exists():
         check_output_dir(config, resume, eval_only)  # nothing is made where there is nothing to go on from
+    check_hub(config, args, eval_only)
+    check_workers(config, args)
     with writing_run(config.output_dir) if args.process_index == 0 else nullcontext():
         return run_in_folder(config, args, resume, eval_only)
 
@@ -59,8 +61,6 @@ def run(config: RunConfig, resume: bool = False, eval_only: bool = False) -> dic
 def run_in_folder(config: RunConfig, args: TrainingArguments, resume: bool, eval_only: bool) -> dict[str, Any]:
     """The run itself, in a folder that no other process writes to; see `run`."""
     checkpoint = check_output_dir(config, resume, eval_only)
-    check_hub(config, args, eval_only)
-    check_workers(config, args)
     if resume or eval_only:
         check_same_run(config, eval_only)
     set_seed(config.seed)
