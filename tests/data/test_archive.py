@@ -47,11 +47,11 @@ def test_everything_or_what_is_wanted(tmp_path: Path, compression: int) -> None:
 
 
 def test_what_is_there_is_left_alone_and_a_killed_attempt_is_cleared_away(tmp_path: Path) -> None:
-    (tmp_path / "out.partial" / "part").mkdir(parents=True)
-    (tmp_path / "out.partial" / "part" / "stale.bin").write_bytes(b"x")
+    (tmp_path / ".out-0.partial" / "part").mkdir(parents=True)
+    (tmp_path / ".out-0.partial" / "part" / "stale.bin").write_bytes(b"x")
     archive = pack(tmp_path / "a.zip")
     assert unpacked(extract_archives([archive], tmp_path / "out", LIMIT)) == MEMBERS
-    assert not (tmp_path / "out.partial").exists()
+    assert not (tmp_path / ".out-0.partial").exists()
     archive.unlink()
     assert unpacked(extract_archives([archive], tmp_path / "out", LIMIT)) == MEMBERS
 

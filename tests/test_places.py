@@ -1,0 +1,65 @@
+"""Places that cannot be used: said before anything long, with what to do."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import datasets
+import pytest
+
+import hfseg.machine
+import hfseg.run_folder
+from hfseg import UserError, run
+from hfseg.data.cache_folder import cache_folder
+from hfseg.folder_lock import LOCK, LockedError, locked
+from hfseg.machine import check_shared_memory
+from hfseg.run_files import published_files
+from hfseg.study.process import PARENT
+from tests.published import config_of
+
+
+@pytest.mark.parametrize("place", ["file/cache", "file"])
+def test_a_cache_that_cannot_be_written(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / place))
+    with pytest.raises(UserError, match=r"cannot be written.*Set HF_DATASETS_CACHE, or HF_HOME, to a folder"):
+        cache_folder()
+
+
+def test_too_little_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hfseg.machine, "SHARED_MEMORY", tmp_path)
+    check_shared_memory(0, 1 << 60)
+    check_shared_memory(2, 1)
+    with pytest.raises(UserError, match=r"MiB free\. Set train\.dataloader_num_workers=0"):
+        check_shared_memory(2, 1 << 60)
+
+
+def test_two_runs_in_one_folder(tmp_path: Path, pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hfseg.run_folder, "PATIENCE", 0)
+    config = config_of(tmp_path / "run", pets)
+    with locked(tmp_path / "run", "output_dir"), pytest.raises(LockedError, match="choose another output_dir"):
+        run(config)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [LOCK]
+
+
+def test_the_lock_is_not_published(finished_run: Path) -> None:
+    assert (finished_run / LOCK).exists()
+    assert LOCK not in published_files(finished_run)
+
+
+def test_a_run_ends_with_its_study() -> None:
+    program = (
+        "import time, hfseg.study.process as process; process.end_with_parent(); print(flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {PARENT: "1"}
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdin.close()  # as the system does for a study that is killed
+        began = time.monotonic()
+        assert process.wait(30) == 1
+        assert time.monotonic() - began < 10
