@@ -59,7 +59,7 @@ def run(config: RunConfig, resume: bool = False, eval_only: bool = False) -> dic
     if not config.output_dir.exists():
         check_output_dir(config, resume, eval_only)  # nothing is made where there is nothing to go on from
     check_hub(config, args, eval_only)
-    check_workers(config, args)
+    check_worker_memory(config, args)
     with writing_run(config.output_dir) if args.process_index == 0 else nullcontext():
         if resume and missing_pages(config.output_dir):
             return complete(config, args)
@@ -69,16 +69,9 @@ def run(config: RunConfig, resume: bool = False, eval_only: bool = False) -> dic
 def run_in_folder(config: RunConfig, args: TrainingArguments, resume: bool, eval_only: bool) -> dict[str, Any]:
     """The run itself, in a folder that no other process writes to; see `run`."""
     checkpoint = check_output_dir(config, resume, eval_only)
-<<<<<<< HEAD
-    check_hub(config, args, eval_only)
-    check_worker_memory(config, args)
     differing = check_same_run(config, eval_only) if resume or eval_only else None
     if differing is not None and args.process_index == 0:
         Console().print(differing, highlight=False, markup=False, soft_wrap=True)
-=======
-    if resume or eval_only:
-        check_same_run(config, eval_only)
->>>>>>> platform
     set_seed(config.seed)
     if not eval_only and not config.data.streaming:
         check_quickly(config, quiet=args.process_index > 0)
@@ -139,7 +132,6 @@ def complete(config: RunConfig, args: TrainingArguments) -> dict[str, Any]:
     """
     output_dir = config.output_dir
     check_same_run(config, eval_only=False)
-    check_hub(config, args, eval_only=False)
     missing = missing_pages(output_dir)
     if missing and args.process_index == 0:
         logger.warning("%s is scored already. What is missing is made: %s.", output_dir, ", ".join(missing))

@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from hfseg.checkpoints import checkpoints, last_whole_checkpoint
 from hfseg.config import RunConfig
 from hfseg.errors import UserError, WriteError, shown
-from hfseg.folder_lock import locked
+from hfseg.folder_lock import LOCK, locked
 from hfseg.labels import LabelSet
 from hfseg.whole_files import remove_leftovers
 
@@ -51,6 +51,7 @@ def writing_run(output_dir: Path) -> Iterator[None]:
     """
     if output_dir.exists() and not output_dir.is_dir():
         raise UserError(f"output_dir={output_dir} is a file; give a folder.")
+    is_new = not output_dir.exists()
     try:
         with locked(output_dir, "output_dir", patience=PATIENCE):
             for folder in (output_dir, output_dir / "model", output_dir / "figures"):
@@ -58,6 +59,11 @@ def writing_run(output_dir: Path) -> Iterator[None]:
             yield
     except WriteError as error:
         raise WriteError(f"{error} {next_step(output_dir)}") from error
+    finally:
+        if is_new and [path.name for path in output_dir.glob("*")] == [LOCK]:  # refused before anything was written
+            with suppress(OSError):
+                (output_dir / LOCK).unlink()
+                output_dir.rmdir()
 
 
 def next_step(output_dir: Path) -> str:
