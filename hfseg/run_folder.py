@@ -21,7 +21,8 @@ FREE_KEYS = (
     # what reaches the Hub, and when
     "hub", "train.push_to_hub", "train.hub_strategy", "train.hub_always_push",
     # how samples come: each is augmented by its name and the epoch, whoever does it and wherever its pixels are kept
-    "data.cache", "train.dataloader_num_workers", "train.dataloader_pin_memory", "train.dataloader_persistent_workers",
+    "data.cache", "data.max_pixels",
+    "train.dataloader_num_workers", "train.dataloader_pin_memory", "train.dataloader_persistent_workers",
     "train.dataloader_prefetch_factor", "train.dataloader_multiprocessing_context",
     # memory and time: evaluation counts per image, whatever its batch; losses and confidences are equal to rounding
     "train.per_device_eval_batch_size", "train.eval_accumulation_steps", "train.torch_empty_cache_steps",
