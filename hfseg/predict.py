@@ -119,7 +119,7 @@ def image_strips(
 def finite(strips: Iterator[torch.Tensor]) -> Iterator[torch.Tensor]:
     """The same strips of logits; raises UserError where one is NaN or infinite, as a class would be chosen anyway."""
     for strip in strips:
-        if not math.isfinite(strip.sum()):  # one pass without memory, where `isfinite` makes a mask
+        if not math.isfinite(strip.sum(dtype=torch.float32)):  # one pass without memory, where `isfinite` makes a mask
             raise UserError(
                 "The model's class scores are not finite: its training has diverged. Choose other weights."
             )

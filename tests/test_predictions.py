@@ -529,9 +529,6 @@ def test_confidence_is_the_largest_probability() -> None:
     ids, confidence = class_ids(iter([logits[:, :4], logits[:, 4:]]), temperature=1.7)
     assert np.array_equal(ids, logits.argmax(0))
     assert confidence == pytest.approx(float((logits / 1.7).softmax(0).amax(0).mean()), rel=1e-12)
-    logits[2, 3, 4] = torch.nan
-    with pytest.raises(UserError, match="not finite"):
-        class_ids(iter([logits]), temperature=1.7)
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, GifImagePlugin, Image, TiffImagePlugin, WebPImagePlugin
+from PIL import ExifTags, GifImagePlugin, Image, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
 from hfseg.data.suffixes import FORMATS
 from hfseg.errors import UserError, shown
@@ -73,6 +73,8 @@ def explain_unreadable(error: BaseException) -> tuple[str, str]:
         return "is missing", "Restore it from where it came."
     if isinstance(error, Image.DecompressionBombError):
         return f"is too large ({error})", TOO_LARGE
+    if isinstance(error, UnidentifiedImageError):  # whose message is of an object in memory
+        return "cannot be read: it is no image of a format that Pillow reads", "Restore it from where it came."
     return f"cannot be read: {shown(error)}", "Restore it from where it came, or save it as an 8-bit PNG."
 
 

@@ -280,8 +280,8 @@ def wrong_row(root: Path, row: dict[str, Any]) -> None:
         ({"annotation": as_grey(np.zeros((12, 10), np.uint8))}, "but its mask is 10x12"),
         ({"annotation": {"bytes": b"<html>", "path": None}}, "The mask of"),
         ({"annotation": None}, "there is no mask"),
-        ({"picture": {"bytes": b"<html>", "path": None}}, "cannot be read as an image"),
-        ({"picture": {"bytes": b"", "path": None}}, "cannot be read as an image"),
+        ({"picture": {"bytes": b"<html>", "path": None}}, "no image of a format"),
+        ({"picture": {"bytes": b"", "path": None}}, "no image of a format"),
         ({"picture": None}, "the cell is empty; fill it, or remove the row"),
     ],
 )
