@@ -95,7 +95,7 @@ def _unfold(tree: Any) -> Any:
         return [{"name": item} if isinstance(item, str) else item for item in tree]
     if not isinstance(tree, dict) or not tree:
         return tree
-    if all(isinstance(value, int) and isinstance(key, str) for key, value in tree.items()):
+    if all(type(value) is int and isinstance(key, str) for key, value in tree.items()):
         return [{"name": name, "id": id_} for name, id_ in tree.items()]
     if all(isinstance(value, list) for value in tree.values()):
         return [{"name": name, "color": colour} for name, colour in tree.items()]

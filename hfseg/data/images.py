@@ -7,7 +7,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, GifImagePlugin, Image, TiffImagePlugin, WebPImagePlugin
+from PIL import ExifTags, GifImagePlugin, Image, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
 from hfseg.data.suffixes import FORMATS
 from hfseg.errors import UserError, shown
@@ -32,6 +32,7 @@ TOO_LARGE = (
     "If you trust it, set data.max_pixels to that many or more, in the config or behind --predict; in Python "
     "PIL.Image.MAX_IMAGE_PIXELS."
 )
+RESTORE_OR_CONVERT = "Restore it from where it came, or save it as an 8-bit PNG."
 TO_8_BITS = "Convert the images to 8 bits with the contrast you want."
 FRAMED = (GifImagePlugin.GifImageFile, TiffImagePlugin.TiffImageFile, WebPImagePlugin.WebPImageFile)
 ORIENTED = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # where Pillow keeps an orientation
@@ -71,9 +72,11 @@ def explain_unreadable(error: BaseException) -> tuple[str, str]:
     """What is wrong with a file on which one of `UNREADABLE` was raised, and the remedy."""
     if isinstance(error, FileNotFoundError):
         return "is missing", "Restore it from where it came."
+    if isinstance(error, UnidentifiedImageError):  # whose text is an address in memory for what comes from no file
+        return "cannot be read as an image: it is none, or damaged from its start", RESTORE_OR_CONVERT
     if isinstance(error, Image.DecompressionBombError):
         return f"is too large ({error})", TOO_LARGE
-    return f"cannot be read: {shown(error)}", "Restore it from where it came, or save it as an 8-bit PNG."
+    return f"cannot be read: {shown(error)}", RESTORE_OR_CONVERT
 
 
 def orientation_of(image: Image.Image) -> int:
