@@ -61,7 +61,11 @@ def read_text(path: Path) -> str:
     Raises:
         UserError: it cannot be read as such.
     """
-    data = read_bytes(path)
+    return decode_text(read_bytes(path), path)
+
+
+def decode_text(data: bytes, path: Path) -> str:
+    """The same for the bytes of the file `path`."""
     try:
         is_wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         text = data.decode("utf-16" if is_wide else "utf-8-sig")
