@@ -61,10 +61,13 @@ def open_header(file: Path | BytesIO) -> Image.Image:
     return Image.open(check_regular(file) if isinstance(file, Path) else file, formats=FORMATS)
 
 
-def has_more_frames(file: Path | BytesIO) -> bool:
-    """Whether it holds more than the one image that is read; False also where that cannot be found out."""
-    with suppress(*UNREADABLE), open_header(file) as image:
-        return isinstance(image, FRAMED) and image.n_frames > 1
+def has_more_frames(image: Image.Image) -> bool:
+    """Whether its file holds more than the one image that is read; False also where that cannot be found out.
+
+    Afterwards its pixels may be those of another frame.
+    """
+    with suppress(*UNREADABLE):
+        return isinstance(image, FRAMED) and image.is_animated
     return False
 
 
