@@ -20,9 +20,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from hfseg.data.files import file_state
+from hfseg.data.files import file_state, reading
 from hfseg.data.image_paths import Found, find_images
-from hfseg.data.images import allow_pixels, has_more_frames
+from hfseg.data.images import allow_pixels, has_more_frames, open_header
 from hfseg.errors import UserError, printable
 from hfseg.folder_lock import locked
 from hfseg.labels import LabelSet
@@ -178,10 +178,11 @@ def predict_share(
         name, path = entry
         try:
             image = read_image(path)
+            with reading(path), open_header(path) as header:
+                if has_more_frames(header):
+                    cut.append(str(path))
         except UserError as error:
             return str(error)
-        if has_more_frames(path):
-            cut.append(str(path))
         if predictor.view.mode == "slide":
             return name, path, image, PixelRows(image, predictor.processor, predictor.device, torch.float32)
         return name, path, image, predictor.processor(images=[image], return_tensors="pt")["pixel_values"]

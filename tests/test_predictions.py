@@ -313,6 +313,40 @@ def test_a_line_of_a_list_has_a_name_of_its_own(tmp_path: Path, photos: Path, mo
         find_images([listing, "b"])
 
 
+def test_odd_lines_of_a_list_stop_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(draw(tmp_path / "a" / "0.png", 1).parent)
+    listing = tmp_path / "list.txt"
+    for line in (".", "./", "/"):
+        listing.write_text(f"{line}\n0.png\n")
+        found = find_images([listing])
+        assert list(found.images) == ["0"]
+        assert found.problems == [f"{listing}: the line '{line}' is a folder. Leave it out, or list its images."]
+    listing.write_text(f"{'x' * 5000}.png\n0.png\n")
+    assert len(find_images([listing]).images) == 2
+    listing.write_text("0.png\n", encoding="utf-16")
+    assert list(find_images([listing]).images) == ["0"]
+
+
+def test_nothing_is_no_folder() -> None:
+    for inputs in ([], [""], ["x.png", ""]):
+        with pytest.raises(UserError, match="No image is given"):
+            find_images(inputs)
+    with pytest.raises(UserError, match="is not there"):
+        find_images(["x" * 5000])
+
+
+def test_names_in_two_unicode_forms_are_one(tmp_path: Path) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    path = draw(tmp_path / decomposed / f"{decomposed}.png", 1)
+    listing = tmp_path / "list.txt"
+    listing.write_text(f"{composed}/{composed}.png\n", encoding="utf-8")
+    assert find_images([listing]).images == {f"{composed}/{composed}": path}
+    assert find_images([tmp_path / composed / f"{composed}.png"]).images == {composed: path}
+    draw(tmp_path / decomposed / f"{composed}.png", 1)
+    with pytest.raises(UserError, match="would both be written"):
+        find_images([tmp_path / decomposed])
+
+
 @pytest.mark.parametrize("entry", ["photos", "photos/**/*"])
 def test_what_is_left_out_is_known(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, entry: str) -> None:
     monkeypatch.chdir(tmp_path)

@@ -61,7 +61,11 @@ def read_text(path: Path) -> str:
     Raises:
         UserError: it cannot be read as such.
     """
-    data = read_bytes(path)
+    return decode_text(read_bytes(path), path)
+
+
+def decode_text(data: bytes, path: Path) -> str:
+    """The same for the bytes of the file `path`."""
     try:
         is_wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         text = data.decode("utf-16" if is_wide else "utf-8-sig")
@@ -95,7 +99,7 @@ def _unfold(tree: Any) -> Any:
         return [{"name": item} if isinstance(item, str) else item for item in tree]
     if not isinstance(tree, dict) or not tree:
         return tree
-    if all(isinstance(value, int) and isinstance(key, str) for key, value in tree.items()):
+    if all(type(value) is int and isinstance(key, str) for key, value in tree.items()):
         return [{"name": name, "id": id_} for name, id_ in tree.items()]
     if all(isinstance(value, list) for value in tree.values()):
         return [{"name": name, "color": colour} for name, colour in tree.items()]

@@ -9,6 +9,7 @@ from hfseg.errors import UserError, shown
 
 Lines: TypeAlias = list[tuple[int, str]]  # number, from 1, and text
 
+SEPARATORS = ",;|"
 IGNORE = "__ignore__"  # labelme's name of id -1, which it saves as 255
 GAP = r"(?:\s*[,;:=\t]\s*|\s+)"
 RGB = rf"(?P<red>\d+){GAP}(?P<green>\d+){GAP}(?P<blue>\d+)"
@@ -18,13 +19,13 @@ PATTERNS = tuple(
         r"(?P<name>[^:]+):(?:(?P<red>\d+),\s*(?P<green>\d+),\s*(?P<blue>\d+))?:[^:]*:[^:]*",
         rf"(?:(?P<id>\d+){GAP})?{RGB}{GAP}(?P<name>[^\d\s].*)",
         rf"(?:(?P<id>\d+){GAP})?(?P<name>[^\d\s].*?){GAP}{RGB}",
-        r"(?P<id>\d+)(?:\s*[,;:=]\s*|\s+)(?P<name>\S.*)",
+        r"(?P<id>\d+)(?:\s*[,;:=]\s*|[.)]?\s+)(?P<name>\S.*)",
         r"(?P<name>[^\d\s].*?)\s*[,;:=\t]\s*(?P<id>\d+)",
     )
 )
 NAME_AND_NUMBER = re.compile(r"(?P<name>\D.*?)\s+(?P<id>\d+)")
 # Of a list in another language, or of columns: no part of a name.
-SYNTAX = re.compile(r"[\[\]{}<\"']|- |//|.*([,;:{]|\t.*|\s#.*)$")
+SYNTAX = re.compile(r"[\[\]{}<\"']|[-*+] |//|.*([,;:{]|\t.*|\s#.*)$")
 # What a column may be called; of several columns of names, the first of these counts.
 ID_WORDS = ("id", "pixel value", "value", "index", "idx", "class id", "label id", "category id")
 NAME_WORDS = ("name", "class name", "label name", "class", "label", "category")
@@ -94,7 +95,8 @@ def _parse_rows(path: Path, lines: Lines) -> list[dict[str, Any]]:
     void: list[dict[str, Any]] = [{"name": IGNORE, "id": 255}] if lines and lines[0][1] == IGNORE else []
     names = lines[len(void) :]
     for number, line in names:
-        _check_name(path, number, line, is_first=number == lines[0][0], is_only=len(lines) == 1)
+        _check_name(path, number, line, is_first=number == lines[0][0])
+    _check_columns(path, names)
     return void + [{"name": line} | ({"id": index} if void else {}) for index, (_, line) in enumerate(names)]
 
 
@@ -104,14 +106,26 @@ def _entry(match: re.Match[str]) -> dict[str, Any]:
     return found | {"name": found["name"].strip()} | ({"color": colour} if colour else {})
 
 
-def _check_name(path: Path, number: int, line: str, is_first: bool, is_only: bool) -> None:
+def _check_columns(path: Path, lines: Lines) -> None:
+    """Raises UserError for lines that all have as many separators: a table under no heading that says what is what."""
+    number, first = lines[0] if lines else (0, "")
+    for sign in SEPARATORS:
+        if first.count(sign) and {line.count(sign) for _, line in lines} == {first.count(sign)}:
+            remedy = (
+                "Write one name on each line, or above the columns what they are, such as `id,name` or `name,r,g,b`; "
+                "names with such a sign can be listed in a classes.json."
+            )
+            raise _refuse(path, number, first, "looks like a row of columns", remedy)
+
+
+def _check_name(path: Path, number: int, line: str, is_first: bool) -> None:
     """Raises UserError for a line that is no name: a heading, a part of another language, a whole list."""
     rename = "Remove it; a class that is really called so can be listed in a classes.json."
     if line == IGNORE:
         raise _refuse(path, number, line, "is labelme's name of unlabelled pixels and must be the first line", rename)
     if is_first and _word(line.rstrip(":")) in HEADINGS:
         raise _refuse(path, number, line, "looks like a heading", rename)
-    if SYNTAX.match(line) or (is_only and "," in line):
+    if SYNTAX.match(line):
         raise _refuse(path, number, line, "is not the name of one class", "Write one name on each line, and no more.")
 
 

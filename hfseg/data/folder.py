@@ -18,7 +18,7 @@ from hfseg.data.classes import find_class_file, named_classes, read_class_table
 from hfseg.data.masks import MaskReader
 from hfseg.data.names import check_names, find_mask_suffix, same_form, stem
 from hfseg.data.source import Pair, Source, hold_out
-from hfseg.data.splits import complete_splits, find_splits
+from hfseg.data.splits import check_likely_splits, complete_splits, find_splits
 from hfseg.data.suffixes import SUFFIXES
 from hfseg.errors import UserError
 
@@ -84,7 +84,8 @@ def find_folders(root: Path, mask_suffix: str) -> Folders:
     """Finds the split folders of images and of masks.
 
     Raises:
-        UserError: images/ or the masks are missing, or images lie outside of the split folders.
+        UserError: images/ or the masks are missing, or images lie outside of the split folders, or their names are
+            like those of splits, but are none.
     """
     images = root / "images"
     masks = [root / name for name in MASK_FOLDERS if (root / name).is_dir()]
@@ -100,6 +101,7 @@ def find_folders(root: Path, mask_suffix: str) -> Folders:
         split, plain = (images, masks[0]) if found else (masks[0], images)
         raise UserError(f"{split} has split folders, but {plain} has none. Give both the same folders.")
     if not found:
+        check_likely_splits(_subfolders(images), str(images))
         return Folders(images, {"train": images}, {"train": masks[0] if masks else images})
     check_all_split(images, found)
     if masks:
@@ -120,8 +122,7 @@ def check_all_split(folder: Path, splits: Mapping[str, Path]) -> None:
 
 def split_folders(folder: Path) -> dict[str, Path]:
     """The split folders in `folder`; raises UserError where two mean the same split."""
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    return {split: folder / name for split, name in find_splits(names, str(folder)).items()}
+    return {split: folder / name for split, name in find_splits(_subfolders(folder), str(folder)).items()}
 
 
 def pair_files(folders: Folders, split: str, mask_suffix: str) -> tuple[list[Pair], list[Path]]:
@@ -183,6 +184,10 @@ def list_unread(folder: Path) -> list[Path]:
         and path.name.lower() not in CLUTTER
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
+
+
+def _subfolders(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_dir())
 
 
 def _suffix_beside(images: Path) -> str:

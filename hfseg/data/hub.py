@@ -32,7 +32,7 @@ from hfseg.data.rows import (
     stored,
     typed,
 )
-from hfseg.data.splits import complete_splits, find_splits, tell_unread
+from hfseg.data.splits import check_likely_splits, complete_splits, find_splits, tell_unread
 from hfseg.errors import UserError, shown
 from hfseg.labels import LabelSet
 
@@ -115,7 +115,7 @@ def fetch(config: DataConfig, cache_dir: Path) -> Splits:
             source, config.subset, revision=config.revision, streaming=config.streaming, cache_dir=cache
         )
         if config.root is not None:
-            tell_unread_files(config.root, datasets.load_dataset_builder(source, config.subset, cache_dir=cache))
+            check_files(config.root, datasets.load_dataset_builder(source, config.subset, cache_dir=cache))
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
         raise UserError(_explain(config, error)) from error
     for split, rows in found.items():
@@ -123,9 +123,17 @@ def fetch(config: DataConfig, cache_dir: Path) -> Splits:
     return found
 
 
-def tell_unread_files(root: Path, builder: datasets.DatasetBuilder) -> None:
-    """A line that names the data files that `datasets` takes for no split, if there are any."""
-    read = {os.path.realpath(path) for paths in (builder.config.data_files or {}).values() for path in paths}
+def check_files(root: Path, builder: datasets.DatasetBuilder) -> None:
+    """A line that names the data files that `datasets` takes for no split, if there are any.
+
+    Raises:
+        UserError: it takes all for one split, though they are named as several, such as `Train` and `Test`.
+    """
+    files = builder.config.data_files or {}
+    read = {os.path.realpath(path) for paths in files.values() for path in paths}
+    if len(files) == 1:
+        home = os.path.realpath(root)
+        check_likely_splits(sorted(os.path.relpath(path, home) for path in read), str(root))
     unread = [path for path in sorted(root.rglob("*")) if path.suffix in DATA_SUFFIXES]
     unread = [path for path in unread if os.path.realpath(path) not in read]
     if unread:

@@ -2,15 +2,18 @@
 
 import glob
 import os
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import PIL
 
+from hfseg.data.class_formats import decode_text
 from hfseg.data.images import check_regular
+from hfseg.data.names import same_form
 from hfseg.data.suffixes import is_image, is_unreadable_image
-from hfseg.errors import UserError
+from hfseg.errors import UserError, shown
 
 WILDCARDS = "*?["
 # What tells the folder of earlier predictions, and the folders in it that hold pictures of their own
@@ -51,15 +54,17 @@ def find_images(inputs: Sequence[str | Path]) -> Found:
     Raises:
         UserError: an input is not there or holds no image, or two images have the same name.
     """
+    if not all(map(str, inputs)) or not inputs:
+        raise UserError("No image is given. Give a folder, a glob, a .txt file with a path a line, or images.")
     found = Found()
     named = [entry for entry in map(str, inputs) if _is_list(entry)]
     searched = [_search(entry, found) for entry in map(str, inputs) if not _is_list(entry)]
-    pairs = [pair for entry in named for pair in _listed(Path(os.path.abspath(os.path.expanduser(entry))))]
+    pairs = [pair for entry in named for pair in _listed(_place(entry), found)]
     root = os.path.commonpath([folder for folder, _ in searched]) if searched else ""
     pairs += [(path.relative_to(root), path) for _, paths in searched for path in paths]
     places: dict[str, list[Path]] = {}
     for line, path in dict.fromkeys(pairs):
-        name = line.with_suffix("").as_posix()
+        name = same_form(line.with_suffix("").as_posix())
         if _is_text(name):
             places.setdefault(name, []).append(path)
         else:
@@ -90,16 +95,23 @@ def _is_text(name: str) -> bool:
 
 
 def _is_list(entry: str) -> bool:
-    path = Path(os.path.expanduser(entry))
-    return path.suffix.lower() == ".txt" and path.is_file()
+    path = _place(entry)
+    return path.suffix.lower() == ".txt" and os.path.isfile(path)
+
+
+def _place(entry: str | Path) -> Path:
+    """The absolute path, in the Unicode form in which it is there: macOS stores another one than people type."""
+    path = os.path.abspath(os.path.expanduser(entry))
+    forms = (path, unicodedata.normalize("NFC", path), unicodedata.normalize("NFD", path))
+    return Path(next(filter(os.path.lexists, forms), path))
 
 
 def _search(entry: str, found: Found) -> tuple[str, list[Path]]:
     """The folder that names are relative to, and the images; both absolute."""
-    path = Path(os.path.abspath(os.path.expanduser(entry)))
-    if path.is_dir():
+    path = _place(entry)
+    if os.path.isdir(path):
         folder, paths = str(path), [below for below in _below(path, found) if _is_taken(below, found)]
-    elif path.exists():
+    elif os.path.exists(path):
         return str(path.parent), [check_regular(path)]
     elif any(sign in entry for sign in WILDCARDS):
         pattern = Path(os.path.expanduser(entry))  # not absolute: the current folder may have brackets in its name
@@ -164,20 +176,22 @@ def _is_taken(path: Path, found: Found) -> bool:
     return is_image(path)
 
 
-def _listed(path: Path) -> list[tuple[Path, Path]]:
+def _listed(path: Path, found: Found) -> list[tuple[Path, Path]]:
     """The lines of a list, as names and paths; those that lead nowhere are kept, to be named when they are read."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as UTF-8 text with a path a line: {error}") from error
-    found = []
+        lines = decode_text(path.read_bytes(), path).splitlines()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {shown(error)}") from error
+    pairs = []
     for line in filter(None, map(str.strip, lines)):
         typed = Path(os.path.normpath(os.path.expanduser(line)))
-        here = Path(os.path.abspath(typed))
-        beside = Path(os.path.abspath(path.parent / typed))
-        place = beside if beside.is_file() and not here.is_file() else here
-        named = place.relative_to(place.anchor) if typed.is_absolute() or typed.parts[0] == ".." else typed
-        found.append((named, place))
-    if not found:
+        here, beside = _place(typed), _place(path.parent / typed)
+        place = beside if os.path.isfile(beside) and not os.path.isfile(here) else here
+        named = place.relative_to(place.anchor) if typed.is_absolute() or typed.parts[:1] == ("..",) else typed
+        if named.name:
+            pairs.append((named, place))
+        else:
+            found.problems.append(f"{path}: the line {shown(line)} is a folder. Leave it out, or list its images.")
+    if not pairs and not found.problems:
         raise UserError(f"{path} holds no image: it has no line.")
-    return found
+    return pairs

@@ -32,6 +32,7 @@ TOO_LARGE = (
     "If you trust it, set data.max_pixels to that many or more, in the config or behind --predict; in Python "
     "PIL.Image.MAX_IMAGE_PIXELS."
 )
+RESTORE_OR_CONVERT = "Restore it from where it came, or save it as an 8-bit PNG."
 TO_8_BITS = "Convert the images to 8 bits with the contrast you want."
 FRAMED = (GifImagePlugin.GifImageFile, TiffImagePlugin.TiffImageFile, WebPImagePlugin.WebPImageFile)
 ORIENTED = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")  # where Pillow keeps an orientation
@@ -60,10 +61,13 @@ def open_header(file: Path | BytesIO) -> Image.Image:
     return Image.open(check_regular(file) if isinstance(file, Path) else file, formats=FORMATS)
 
 
-def has_more_frames(file: Path | BytesIO) -> bool:
-    """Whether it holds more than the one image that is read; False also where that cannot be found out."""
-    with suppress(*UNREADABLE), open_header(file) as image:
-        return isinstance(image, FRAMED) and image.n_frames > 1
+def has_more_frames(image: Image.Image) -> bool:
+    """Whether its file holds more than the one image that is read; False also where that cannot be found out.
+
+    Afterwards its pixels may be those of another frame.
+    """
+    with suppress(*UNREADABLE):
+        return isinstance(image, FRAMED) and image.is_animated
     return False
 
 
@@ -71,11 +75,11 @@ def explain_unreadable(error: BaseException) -> tuple[str, str]:
     """What is wrong with a file on which one of `UNREADABLE` was raised, and the remedy."""
     if isinstance(error, FileNotFoundError):
         return "is missing", "Restore it from where it came."
+    if isinstance(error, UnidentifiedImageError):  # whose text is an address in memory for what comes from no file
+        return "cannot be read as an image: it is none, or damaged from its start", RESTORE_OR_CONVERT
     if isinstance(error, Image.DecompressionBombError):
         return f"is too large ({error})", TOO_LARGE
-    if isinstance(error, UnidentifiedImageError):  # whose message is of an object in memory
-        return "cannot be read: it is no image of a format that Pillow reads", "Restore it from where it came."
-    return f"cannot be read: {shown(error)}", "Restore it from where it came, or save it as an 8-bit PNG."
+    return f"cannot be read: {shown(error)}", RESTORE_OR_CONVERT
 
 
 def orientation_of(image: Image.Image) -> int:

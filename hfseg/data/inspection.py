@@ -145,13 +145,13 @@ def inspect_image(file: File, found: Inspection, quick: bool) -> None:
         with open_file(file) as image:
             found.image = read_header(image)
     else:
-        found.has_more_frames = has_more_frames(BytesIO(file) if isinstance(file, bytes) else file)
         content = file if isinstance(file, bytes) else check_regular(file).read_bytes()
         found.digest = hashlib.blake2b(content, digest_size=16).digest()
         with open_file(content) as image:
             found.image = read_header(image)
             image.draft("L", (2 * THUMBNAIL, 2 * THUMBNAIL))  # JPEG only: all of the file is read, not all decoded
             inspect_pixels(image, found, found.image)
+            found.has_more_frames = has_more_frames(image)
     width, height = found.image.size
     if min(width, height) < MIN_SIDE:
         what = f"the image is {width}x{height} pixels"

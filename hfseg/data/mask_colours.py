@@ -104,7 +104,7 @@ def _without_table(pixels: NDArray[np.integer], where: str) -> str:
     if (pixels == pixels[..., :1]).all():
         return (
             f"{where} is RGB with three equal channels. Keep one of them "
-            "(`Image.open(path).getchannel(0).save(path)`), or give each class a color in a classes.json."
+            "(`Image.open(path).getchannel(0).save('x.png')`), or give each class a color in a classes.json."
         )
     return f"{where} is RGB, but the class file has no colours. Give each class a color in a classes.json."
 

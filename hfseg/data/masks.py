@@ -68,10 +68,13 @@ class MaskReader:
         """
         if values.ndim != 2 or values.dtype.kind not in "iu":
             raise UserError(
-                f"{where} is {values.dtype} of shape {values.shape}; a mask is (height, width) of integers."
+                f"{where} is {values.dtype} of shape {values.shape}; a mask is (height, width) of integers. "
+                "Store the class ids so."
             )
         if are_greys(self.colours):
             return self._look_up(np.repeat(values[..., None], 3, axis=-1), where)
+        if self._are_ids(values):
+            return values.astype(self._dtype)
         self._check_binary(values, where)
         ids = values.astype(np.int64)
         is_void = np.isin(ids, [self.labels.ignore_index, *self.void, *([0] if self.reduce_labels else [])])
@@ -80,6 +83,11 @@ class MaskReader:
         if outside.any():
             raise UserError(self._describe(ids, outside, where))
         return ids.astype(self._dtype)
+
+    def _are_ids(self, values: NDArray[np.integer]) -> bool:
+        """Whether all are classes, and stay as they are: most masks are, and what follows is slow."""
+        is_shifted = self.reduce_labels or any(id_ < self.labels.num_labels for id_ in self.void)
+        return not is_shifted and values.size > 0 and values.min() >= 0 and values.max() < self.labels.num_labels
 
     @property
     def _dtype(self) -> type[np.integer]:

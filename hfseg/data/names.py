@@ -56,5 +56,5 @@ def find_mask_suffix(images: Collection[str], masks: Collection[str]) -> str:
     for name in masks:
         start = name.rfind("/") + 2  # a name has one character at least
         ends = [index for index in range(start, len(name)) if not name[index].isalnum() and name[:index] in images]
-        found.update(name[index:] for index in ends[-1:])
+        found.update(name[index:] for index in ends[-1:] if name[index:].strip())
     return found.most_common(1)[0][0] if found else ""

@@ -25,14 +25,20 @@ Rows: TypeAlias = datasets.Dataset | datasets.IterableDataset
 BYTES = datasets.Image(decode=False)
 LABEL = {"label": datasets.Image(), "name": datasets.Value("string")}
 IMAGE = {"image": datasets.Image(mode="RGB")}
-ENCODED = {"bytes", "path"}  # what an image column is in a file that does not say so
+# What an image column is in a file that does not say so; a part that is empty in all rows is null
+ENCODED = {"bytes": ("binary", "large_binary", "null"), "path": ("string", "large_string", "null")}
 # Of a name's hash modulo 100: which names a stream holds out. Test and validation must not meet.
 STREAM_BUCKETS = {"test": range(HELD_OUT_PERCENT), "validation": range(HELD_OUT_PERCENT, 2 * HELD_OUT_PERCENT)}
 
 
 def is_image(feature: object) -> bool:
     """Whether a column holds encoded images, declared as such or not."""
-    return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and set(feature) == ENCODED)
+    if isinstance(feature, datasets.Image):
+        return True
+    if not isinstance(feature, dict) or feature.keys() != ENCODED.keys():
+        return False
+    parts = {key: part.dtype for key, part in feature.items() if isinstance(part, datasets.Value)}
+    return all(parts.get(key) in types for key, types in ENCODED.items())
 
 
 @dataclass(frozen=True)
@@ -149,7 +155,7 @@ def has_names(rows: Rows, where: str) -> bool:
 
     Of a stream only the column's type is known: what is repeated there is held out together.
     """
-    if rows.features.get("name") != datasets.Value("string"):
+    if rows.features.get("name") not in (datasets.Value("string"), datasets.Value("large_string")):
         return False
     if isinstance(rows, datasets.IterableDataset):
         return True

@@ -6,6 +6,7 @@ No split is dropped without a word.
 """
 
 import logging
+import re
 from collections.abc import Callable, Collection, Mapping
 from typing import TypeVar
 
@@ -21,6 +22,7 @@ SPLIT_NAMES = {
 }
 # What is taken for validation where none of those names is there.
 DEVELOPMENT_NAMES = ("dev", "devel", "development", "eval", "evaluation")
+MAX_NAMES = 4  # in a message
 Samples = TypeVar("Samples")
 
 
@@ -43,6 +45,24 @@ def _one_of(known: Collection[str], split: str, names: Collection[str], where: s
     if len(here) > 1:
         raise UserError(f"{where} holds {' and '.join(here)}, which both mean the {split} split. Keep one.")
     return here[0] if here else None
+
+
+def check_likely_splits(names: Collection[str], where: str) -> None:
+    """Raises UserError where `train2017` and `val2017` would be taken together, and images of both be trained on.
+
+    Args:
+        names: of folders or files, none of which is called as a split.
+        where: what errors call the data set.
+    """
+    known = {word: split for split, words in SPLIT_NAMES.items() for word in words}
+    known |= dict.fromkeys(DEVELOPMENT_NAMES, "validation")
+    likely = {name: known[word] for name in names for word in re.findall("[a-z]+", name.lower()) if word in known}
+    if len({*likely.values()}) > 1:
+        raise UserError(
+            f"{where}: {' and '.join(map(shown, list(likely)[:MAX_NAMES]))} seem to be of several splits, but are "
+            "not called so and would be taken for one. Rename them: splits are called train, val and test; if they "
+            "are one, none of these words may be in their names."
+        )
 
 
 def tell_unread(names: Collection[str], found: Mapping[str, str], where: str) -> None:

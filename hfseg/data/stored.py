@@ -13,7 +13,9 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_GREY = 0  # a colour type
 # Pillow stretches 2 and 4-bit greys to 0..255; divided by these they are the file's own numbers again.
 STRETCH = {2: 85, 4: 17}
-LOSSY = ("JPEG", "MPO", "JPEG2000")
+LOSSY = {"JPEG": "JPEG", "MPO": "JPEG", "JPEG2000": "JPEG 2000", "AVIF": "AVIF"}  # Pillow's formats
+LOSSY_TIFF = ("jpeg", "tiff_jpeg", "webp")  # Pillow's names of compressions
+LOSSY_WEBP = b"VP8 "  # name of the first chunk; others are VP8L and, with transparency or metadata, VP8X
 SPACE = rb"(?:\s|#[^\n]*\n)+"
 NETPBM = re.compile(rb"(P[1-6])" + SPACE + rb"\d+" + SPACE + rb"\d+" + SPACE + rb"(\d+)\s")
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0
@@ -22,10 +24,11 @@ BITS, SAMPLE_FORMAT, SIGNED = 258, 339, 2  # of TIFF
 
 def check_storage(image: Image.Image, header: bytes, where: str) -> None:
     """Raises UserError for a mask of which Pillow does not show what was saved; names it `where`."""
-    if image.format in LOSSY:
+    lossy = _lossy_coding(image, header)
+    if lossy is not None:
         raise UserError(
-            f"{where} is a {'JPEG 2000' if image.format == 'JPEG2000' else 'JPEG'}: its compression has changed the "
-            "ids. Export the masks again as PNG; converting this file does not bring them back."
+            f"{where} is a {lossy}: its compression has changed the ids. Export the masks again as PNG; converting "
+            "this file does not bring them back."
         )
     # Pillow's documented way: formats of one image do not have the attribute
     frames = getattr(image, "n_frames", 1)
@@ -67,6 +70,16 @@ def stored_values(image: Image.Image, header: bytes, where: str) -> NDArray[np.i
         stretched = 255 if image.mode == "L" else 65535
         return np.rint(values.astype(np.float64) * largest / stretched).astype(np.int64)
     return values
+
+
+def _lossy_coding(image: Image.Image, header: bytes) -> str | None:
+    """What the coding is called, where it changes pixels."""
+    if image.format == "TIFF":
+        compression = image.info.get("compression")
+        return f"TIFF with {compression} inside" if compression in LOSSY_TIFF else None
+    if image.format == "WEBP":
+        return "lossy WebP" if header[12:16] == LOSSY_WEBP else None
+    return LOSSY.get(image.format or "")
 
 
 def _largest(header: bytes, where: str) -> int:

@@ -117,7 +117,7 @@ def plant_truncated_mask(source: Source) -> Said:
 def plant_web_page(source: Source) -> Said:
     path = source.splits["train"][0].image
     path.write_text("<html>404</html>")
-    return "error", "unreadable", path, "cannot identify image file", "Restore"
+    return "error", "unreadable", path, "cannot be read as an image", "Restore"
 
 
 def plant_missing_mask(source: Source) -> Said:

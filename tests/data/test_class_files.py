@@ -57,6 +57,8 @@ def test_names_and_colours(tmp_path: Path, name: str, text: str) -> None:
         ("classes.txt", "sky: 0\nroad: 2\ntree house: 1\n"),
         ("classes.txt", "sky 0\nroad 2\ntree house 1\n"),
         ("classes.txt", "0=sky\n1=tree house\n2=road\n"),
+        ("classes.txt", "0. sky\n2. road\n1. tree house\n"),
+        ("classes.txt", "0) sky\n1) tree house\n2) road\n"),
         ("classes.txt", "  sky \r\n\r\n# comment\r\ntree house\t\r\nroad"),
         ("classes.json", '{"sky": 0, "tree house": 1, "road": 2}'),
     ],
@@ -87,7 +89,12 @@ def test_labelme(tmp_path: Path, name: str) -> None:
         ("- sky\n- road\n", "line 1: '- sky' is not the name of one class"),
         ('["sky", "road"]\n', "is not the name of one class"),
         ("'sky',\n'road',\n", "is not the name of one class"),
-        ("sky, road, car\n", "is not the name of one class"),
+        ("* sky\n* road\n", "line 1: '* sky' is not the name of one class"),
+        ("sky, road, car\n", "looks like a row of columns"),
+        ("background;sky;road\n", "looks like a row of columns"),
+        ("\nfilename, sky, road\nx.png, 1, 0\n", "line 2: 'filename, sky, road' looks like a row of columns"),
+        ("name,hex\nsky,#0000ff\nroad,#ff0000\n", "line 1: 'name,hex' looks like a row of columns"),
+        ("sky|blue\nroad|grey\n", "line 1: 'sky|blue' looks like a row of columns"),
         ("item {\n  id: 1\n  name: 'sky'\n}\n", "line 1: 'item {' is not the name of one class"),
         ("sky  # the upper part\nroad\n", "line 1: 'sky  # the upper part' is not the name of one class"),
         ("Pixel Value, Class\n0, sky\n1\n", "line 3: '1' does not fit the columns pixel value,class"),
@@ -106,6 +113,7 @@ def test_what_is_no_class_is_refused_by_line(tmp_path: Path, text: str, said: st
 
 
 def test_a_repeated_key_and_other_encodings(tmp_path: Path) -> None:
+    assert "entry 0.name" in complaint(tmp_path, "classes.json", '{"sky": false, "road": true}')
     assert "a key occurs twice" in complaint(tmp_path, "classes.json", '{"0": "sky", "0": "road"}')
     (tmp_path / "classes.txt").write_bytes("ciel\nr\u00e9seau\n".encode("latin-1"))
     with pytest.raises(UserError, match="Save it as UTF-8"):

@@ -601,3 +601,19 @@ def test_deep_images_are_refused(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("a\nb\n")
     with pytest.raises(UserError, match=r"all above 255 is white.*Convert"):
         load_dataset(DataConfig(name="folder", root=tmp_path))
+
+
+def test_folders_that_seem_to_be_splits_are_not_taken_together(tmp_path: Path) -> None:
+    make(tmp_path, counts={"train2017": 4, "val2017": 4})
+    message = complaint(tmp_path)
+    assert "'train2017' and 'val2017' seem to be of several splits" in message
+    assert "Rename them" in message
+    for folder in ("images", "masks"):
+        (tmp_path / folder / "train2017").rename(tmp_path / folder / "train")
+        (tmp_path / folder / "val2017").rename(tmp_path / folder / "val")
+    assert [row["name"] for row in load(tmp_path)["test"]] == [f"val/{index:02d}" for index in range(4)]
+
+
+def test_folders_of_one_word_are_one_set(tmp_path: Path) -> None:
+    truth = make(tmp_path, counts={"test_track": 6, "old town": 6})
+    assert_same(load(tmp_path), truth)

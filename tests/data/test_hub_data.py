@@ -151,6 +151,17 @@ def test_files_of_no_split_are_told(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert f"{tmp_path}: not read are ['holdout-00000-of-00001.parquet']" in caplog.text
 
 
+def test_files_that_seem_to_be_several_splits_are_not_taken_for_one(tmp_path: Path) -> None:
+    make(tmp_path, counts={"train": 12, "test": 4})
+    for path in list(tmp_path.glob("*.parquet")):
+        path.rename(path.with_name(path.name.capitalize()))
+    message = complaint(tmp_path)
+    assert "'Test-00000-of-00001.parquet' and 'Train-00000-of-00001.parquet' seem to be of several splits" in message
+    for path in list(tmp_path.glob("*.parquet")):
+        path.rename(path.with_name(path.name.lower()))
+    assert len(load(tmp_path)["test"]) == 4
+
+
 def test_development_is_validation_only_where_there_is_none(caplog: pytest.LogCaptureFixture) -> None:
     found = find_splits(["train", "val", "dev"], "x")
     assert found == {"train": "train", "validation": "val"}
@@ -280,8 +291,8 @@ def wrong_row(root: Path, row: dict[str, Any]) -> None:
         ({"annotation": as_grey(np.zeros((12, 10), np.uint8))}, "but its mask is 10x12"),
         ({"annotation": {"bytes": b"<html>", "path": None}}, "The mask of"),
         ({"annotation": None}, "there is no mask"),
-        ({"picture": {"bytes": b"<html>", "path": None}}, "no image of a format"),
-        ({"picture": {"bytes": b"", "path": None}}, "no image of a format"),
+        ({"picture": {"bytes": b"<html>", "path": None}}, "cannot be read as an image"),
+        ({"picture": {"bytes": b"", "path": None}}, "cannot be read as an image"),
         ({"picture": None}, "the cell is empty; fill it, or remove the row"),
     ],
 )
@@ -294,6 +305,13 @@ def test_wrong_rows_are_named(tmp_path: Path, row: dict[str, Any], said: str) ->
         list(load(tmp_path, streaming=True)["train"])
     assert said in str(error.value)
     assert f"{tmp_path}, split train, row 3" in str(error.value)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_column_that_looks_like_images_only_by_its_keys(tmp_path: Path, streaming: bool) -> None:
+    numbers = {"bytes": datasets.Value("int64"), "path": datasets.Value("string")}
+    make(tmp_path, lambda _: {"bytes": 3, "path": None}, numbers)
+    assert "the column 'annotation' holds {" in complaint(tmp_path, streaming=streaming)
 
 
 @pytest.mark.parametrize("streaming", [False, True])

@@ -285,6 +285,9 @@ def test_frames_after_the_first_are_reported(tmp_path: Path) -> None:
         path = tmp_path / name
         frames[0].save(path, save_all=True, append_images=frames[1:])
         assert inspect(Sample("predict", "x", path, None, "x", "", no_mask), LABELS).has_more_frames
+        frames[0].save(tmp_path / f"single-{name}")
+        single = Sample("predict", "x", tmp_path / f"single-{name}", None, "x", "", no_mask)
+        assert not inspect(single, LABELS).has_more_frames
     np.testing.assert_array_equal(np.asarray(read_image(tmp_path / "x.tif")), PIXELS)
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from hfseg import DataConfig, LabelSet, UserError
 from hfseg.data.check import check_source
-from hfseg.data.classes import read_class_table
+from hfseg.data.classes import named_classes, read_class_table
 from hfseg.data.loading import find_source
 from hfseg.data.masks import MaskReader
 
@@ -112,6 +112,10 @@ def test_ids_as_they_were_saved(data: bytes) -> None:
         (png(np.stack([IDS] * 3, -1).astype(np.uint16), 16, 2), "8 are lost"),
         (encode(Image.fromarray(IDS), "TIFF", save_all=True, append_images=[Image.fromarray(IDS)]), "holds 2 images"),
         (encode(Image.fromarray(IDS), "JPEG"), "is a JPEG"),
+        (encode(Image.fromarray(IDS), "JPEG2000"), "is a JPEG 2000"),
+        (encode(Image.fromarray(IDS), "TIFF", compression="jpeg"), "is a TIFF with jpeg inside"),
+        (encode(Image.fromarray(IDS), "WEBP"), "is a lossy WebP"),
+        (encode(Image.fromarray(IDS), "WEBP", lossless=True), "three equal channels"),
         (encode(Image.fromarray(IDS).convert("CMYK"), "TIFF"), "Pillow's mode CMYK"),
         (encode(Image.fromarray(np.where(IDS == 1, 0, IDS).astype(np.uint8)), "GIF"), "numbers colours anew"),
         (encode(palette_image(IDS, [(0, 0, 0), (2, 2, 2), (1, 1, 1)]), "PNG"), "numbers colours anew"),
@@ -121,6 +125,29 @@ def test_ids_as_they_were_saved(data: bytes) -> None:
 )
 def test_what_was_not_saved_as_ids_is_refused(data: bytes, said: str) -> None:
     assert said in refusal(READER, data)
+
+
+def test_avif_is_refused() -> None:
+    if "AVIF" not in Image.SAVE:
+        pytest.skip("this Pillow does not write AVIF")
+    assert "is a AVIF" in refusal(READER, encode(Image.fromarray(IDS), "AVIF"))
+
+
+def test_the_remedy_for_equal_channels(tmp_path: Path) -> None:
+    path = tmp_path / "x.webp"
+    path.write_bytes(encode(Image.fromarray(IDS), "WEBP", lossless=True))
+    assert "`Image.open(path).getchannel(0).save('x.png')`" in refusal(READER, path.read_bytes())
+    Image.open(path).getchannel(0).save(tmp_path / "x.png")
+    np.testing.assert_array_equal(READER(tmp_path / "x.png"), IDS)
+
+
+@pytest.mark.parametrize("ignore_index", [None, -100, 1, 300])
+@pytest.mark.parametrize("kind", [np.uint8, np.int64, ">u2"])
+def test_ids_of_classes_alone_are_taken_as_they_are(ignore_index: int | None, kind: type) -> None:
+    reader = MaskReader.of(named_classes(["sky", "road", "car"], ignore_index))
+    ids = reader.check(IDS.astype(kind), "MASK")
+    np.testing.assert_array_equal(ids, IDS)
+    assert ids.dtype == {None: np.uint8, -100: np.int32, 1: np.uint8, 300: np.uint16}[ignore_index]
 
 
 def test_the_remedy_for_greys_under_other_indices(tmp_path: Path) -> None:

@@ -98,6 +98,7 @@ def test_masks_beside_their_images(tmp_path: Path) -> None:
 
 def test_numbers_are_no_suffixes() -> None:
     assert find_mask_suffix({"1", "2", "a/1"}, {"10", "11", "a/12", "b_mask"}) == ""
+    assert find_mask_suffix({"1", "2"}, {"1 ", "2 "}) == ""
     assert find_mask_suffix({"a/1", "a_1"}, {"a/1_m", "a_1_m", "a_mask"}) == "_m"
 
 
