@@ -19,7 +19,6 @@ from hfseg.models.auto_model import load_trained
 from hfseg.models.loading import load_model
 from hfseg.models.weight_files import read_safetensors, read_weights
 from tests.conftest import REPOSITORY
-from tests.models.test_hostile_folders import plain  # noqa: F401
 
 STATE = {"backbone.a.weight": torch.arange(6.0).reshape(2, 3), "classifier.bias": torch.ones(2)}
 
@@ -100,7 +99,7 @@ def test_an_index_decides(weight_map: object, said: str, tmp_path: Path) -> None
     assert read_safetensors(folder).keys() == {"old"}
 
 
-def test_the_command_that_is_named_converts(plain: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_the_command_that_is_named_converts(plain: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(plain, tmp_path / "it's a folder")
     expected = load_file(folder / "model.safetensors")
     torch.save(expected, folder / "pytorch_model.bin")
