@@ -17,7 +17,20 @@ from hfseg.folder_lock import LOCK, LockedError, locked
 from hfseg.machine import check_shared_memory
 from hfseg.run_files import published_files
 from hfseg.study.process import PARENT
+from tests.conftest import REPOSITORY
 from tests.published import config_of
+
+# The module without what comes with its packages, which takes seconds to import.
+PROGRAM = """
+import sys, time, types
+for name in ("hfseg", "hfseg.study"):
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = [f"{sys.argv[1]}/{name.replace('.', '/')}"]
+from hfseg.study.process import end_with_parent
+end_with_parent()
+print(flush=True)
+time.sleep(60)
+"""
 
 
 @pytest.mark.parametrize("place", ["file/cache", "file"])
@@ -50,11 +63,11 @@ def test_the_lock_is_not_published(finished_run: Path) -> None:
 
 
 def test_a_run_ends_with_its_study() -> None:
-    program = (
-        "import time, hfseg.study.process as process; process.end_with_parent(); print(flush=True); time.sleep(60)"
-    )
     with subprocess.Popen(
-        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {PARENT: "1"}
+        [sys.executable, "-c", PROGRAM, str(REPOSITORY)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {PARENT: "1"},
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None

@@ -107,7 +107,7 @@ def convert(folder: str | Path) -> None:
         raise UserError(f"{folder} holds no {PICKLED}.")
     state: dict[str, torch.Tensor] = {}
     for path in pickled:
-        state |= read_weights(path, str(path))
+        state |= _read_tensors(path, str(path))  # a model's own names may begin as a wrapper's
     # tied weights share memory, which safetensors refuses
     save_file({name: tensor.clone() for name, tensor in state.items()}, folder / WEIGHTS, metadata={"format": "pt"})
 
@@ -124,13 +124,20 @@ def read_weights(path: Path, called: str) -> dict[str, torch.Tensor]:
     Raises:
         UserError: it cannot be read, or there are no weights in it.
     """
-    path = path.expanduser()
+    return without_prefixes(_read_tensors(path.expanduser(), called), called)
+
+
+def _read_tensors(path: Path, called: str) -> dict[str, torch.Tensor]:
+    """The weights in a file under the names that they have there; see `read_weights`."""
     if path.suffix == ".safetensors":
-        return without_prefixes(_read_safetensors_file(path))
+        return _read_safetensors_file(path)
     try:
+        _check_kind(path, called)
         # torchvision's reference scripts keep their command line beside the weights: plain values
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except FileNotFoundError as error:
         raise UserError(f"{called} does not exist. Check the path.") from error
     except pickle.UnpicklingError as error:
@@ -142,33 +149,63 @@ def read_weights(path: Path, called: str) -> dict[str, torch.Tensor]:
         ) from error
     except (OSError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{called} cannot be read as plain tensors ({reason(error)}). Save it again.") from error
-    state = _weights_in(content)
+    state = _weights_in(content, called)
     if state is None:
         keys = shown(list(content)) if isinstance(content, dict) else type(content).__name__
         raise UserError(
             f"{called} cannot be read as plain tensors: there is no state dict in it, but {keys}. "
             "Save model.state_dict()."
         )
-    return without_prefixes(state)
+    return state
 
 
-def _weights_in(content: Any) -> dict[str, torch.Tensor] | None:
-    """The state dict itself, or the one under a wrapper's key."""
-    inner = [content[key] for key in WRAPPERS if key in content] if isinstance(content, dict) else []
-    for state in (content, *inner):
-        if isinstance(state, dict) and state and all(map(_is_tensor, state.items())):
-            return state
-    return None
+def _check_kind(path: Path, called: str) -> None:
+    """Raises UserError where a file does not begin as torch's do: as a ZIP archive, before torch 1.6 as a pickle."""
+    with path.open("rb") as file:
+        start = file.read(40)
+    if start and not start.startswith((b"PK", b"\x80")):
+        raise UserError(
+            f"{called} is no checkpoint of torch: it begins with {shown(start)}. Download it again, or save "
+            "model.state_dict()."
+        )
+
+
+def _weights_in(content: Any, called: str) -> dict[str, torch.Tensor] | None:
+    """The state dict itself, the one under a wrapper's key, or the only one there is."""
+    if _is_state(content):
+        return content  # type: ignore[no-any-return]
+    inner = {key: value for key, value in content.items() if _is_state(value)} if isinstance(content, dict) else {}
+    chosen = next((key for key in WRAPPERS if key in inner), next(iter(inner)) if len(inner) == 1 else None)
+    if chosen is None:
+        return None
+    others = [key for key in inner if key != chosen]
+    if others:
+        logger.warning("%s: the weights under %s are read, those under %s not.", called, shown(chosen), shown(others))
+    return inner[chosen]  # type: ignore[no-any-return]
+
+
+def _is_state(value: object) -> bool:
+    return isinstance(value, dict) and bool(value) and all(map(_is_tensor, value.items()))
 
 
 def _is_tensor(item: tuple[Any, Any]) -> bool:
     return isinstance(item[0], str) and isinstance(item[1], torch.Tensor)
 
 
-def without_prefixes(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors without what all of their names begin with, as long as that is a wrapper's prefix."""
-    while prefix := next((each for each in PREFIXES if all(name.startswith(each) for name in state) and state), ""):
-        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+def without_prefixes(state: dict[str, torch.Tensor], called: str) -> dict[str, torch.Tensor]:
+    """The tensors under a wrapper's prefix, without it; what is beside them, such as a loss's, is named and left.
+
+    No model here has parts that are called so. Where there are several wrappers, all tensors stay as they are.
+    """
+    while len(found := {each for each in PREFIXES if any(name.startswith(each) for name in state)}) == 1:
+        (prefix,) = found
+        beside = sorted(name for name in state if not name.startswith(prefix))
+        if beside:
+            logger.warning(
+                "%s: the weights are those under %s; %d tensors beside them, such as %s, are not read.",
+                called, prefix, len(beside), shown(beside[0]),
+            )  # fmt: skip
+        state = {name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)}
     return state
 
 

@@ -30,6 +30,7 @@ def png(image: Image.Image) -> bytes:
 
 
 IMAGE, MASK = png(Image.new("RGB", SIZE, (9, 8, 7))), png(Image.new("L", SIZE, 1))
+IMAGES = [png(Image.new("RGB", SIZE, (red, 8, 7))) for red in range(60)]
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +60,8 @@ def server() -> Iterator[tuple[str, list[str]]]:
 def make(root: Path, index: int = 3, **cells: Any) -> Path:
     """A parquet file of 60 rows, one of which has other cells; there may be another column of images."""
     mask, rows = {"bytes": MASK, "path": None}, []
-    for red in range(60):
-        image = {"bytes": png(Image.new("RGB", SIZE, (red, 8, 7))), "path": None}
+    for content in IMAGES:
+        image = {"bytes": content, "path": None}
         rows.append({"image": image, "label": mask} | {key: image for key in cells if key == "other"})
     rows[index] |= cells
     root.mkdir(exist_ok=True)
@@ -75,8 +76,7 @@ def config(root: Path, streaming: bool = False) -> DataConfig:
     return DataConfig(name="hub", root=root, label_column="label", streaming=streaming)
 
 
-@pytest.mark.parametrize("column", ["image", "label"])
-@pytest.mark.parametrize("index", [0, 3])
+@pytest.mark.parametrize(("column", "index"), [("image", 0), ("label", 3)])
 @pytest.mark.parametrize("kind", ["absolute", "up", "link", "http", "file", "zip", "hub", "null"])
 def test_rows_cannot_open_what_is_not_the_data_sets(
     tmp_path: Path, server: tuple[str, list[str]], kind: str, index: int, column: str
@@ -149,8 +149,8 @@ def test_a_folder_of_images_with_a_table(tmp_path: Path) -> None:
     root = tmp_path / "data"
     (root / "train").mkdir(parents=True)
     lines = ["file_name,label_file_name"]
-    for index in range(60):
-        (root / "train" / f"{index}.png").write_bytes(png(Image.new("RGB", SIZE, (index, 0, 0))))
+    for index, content in enumerate(IMAGES):
+        (root / "train" / f"{index}.png").write_bytes(content)
         (root / "train" / f"{index}_mask.png").write_bytes(MASK)
         lines.append(f"{index}.png,{index}_mask.png")
     (root / "train" / "metadata.csv").write_text("\n".join(lines))

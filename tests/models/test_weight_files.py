@@ -5,7 +5,6 @@ import json
 import logging
 import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,9 +16,7 @@ from hfseg import LabelSet, UserError
 from hfseg.config import ModelConfig
 from hfseg.models.auto_model import load_trained
 from hfseg.models.loading import load_model
-from hfseg.models.weight_files import read_safetensors, read_weights
-from tests.conftest import REPOSITORY
-from tests.models.test_hostile_folders import plain  # noqa: F401
+from hfseg.models.weight_files import convert, read_safetensors, read_weights
 
 STATE = {"backbone.a.weight": torch.arange(6.0).reshape(2, 3), "classifier.bias": torch.ones(2)}
 
@@ -37,14 +34,35 @@ def with_prefix(prefix: str) -> dict[str, torch.Tensor]:
         {"state_dict": with_prefix("net._orig_mod."), "hyper_parameters": {"lr": 0.1}},
         {"model_state_dict": with_prefix("module."), "loss": 0.5},
         with_prefix("_orig_mod.module."),
+        {"state_dict": with_prefix("model.") | {"criterion.weight": torch.ones(2)}},
+        {"model": STATE, "model_ema": with_prefix("other.")},
+        {"meta": {"CLASSES": ("a", "b")}, "state_dict": STATE, "state_dict_ema": with_prefix("other.")},
+        {"ema_state_dict": with_prefix("module."), "epoch": 1},
     ],
-    ids=["plain", "torchvision", "lightning", "compiled", "parallel", "both"],
+    ids=["plain", "torchvision", "lightning", "compiled", "parallel", "both", "loss", "ema", "mmseg", "only-ema"],
 )
-def test_the_weights_are_taken_out(content: dict, tmp_path: Path) -> None:
+def test_the_weights_are_taken_out(content: dict, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     torch.save(content, tmp_path / "x.ckpt")
     found = read_weights(tmp_path / "x.ckpt", "x")
     assert found.keys() == STATE.keys()
     assert all(found[name].equal(tensor) for name, tensor in STATE.items())
+    for beside in ("criterion.weight", "model_ema", "state_dict_ema"):
+        there = beside in content or beside in content.get("state_dict", ())
+        assert (beside in caplog.text) == there
+
+
+@pytest.mark.parametrize("content", [b"<html>", b"version https://git-lfs", b"\x89HDF\r\n", b"\0" * 600])
+def test_what_is_no_file_of_torch_is_told(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(UserError, match="is no checkpoint of torch: it begins with") as error:
+        read_weights(tmp_path / "x.pth", "x")
+    assert "weights_only" not in str(error.value)
+
+
+def test_two_states_of_which_none_is_the_models(tmp_path: Path) -> None:
+    torch.save({"teacher": STATE, "student": STATE}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=r"no state dict in it, but \['teacher', 'student'\]"):
+        read_weights(tmp_path / "x.pth", "x")
 
 
 def test_a_safetensors_file(tmp_path: Path) -> None:
@@ -100,15 +118,25 @@ def test_an_index_decides(weight_map: object, said: str, tmp_path: Path) -> None
     assert read_safetensors(folder).keys() == {"old"}
 
 
-def test_the_command_that_is_named_converts(plain: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_the_command_that_is_named_converts(plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = shutil.copytree(plain, tmp_path / "it's a folder")
     expected = load_file(folder / "model.safetensors")
     torch.save(expected, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
     with pytest.raises(UserError) as error:
         load_trained(str(folder))
-    command = shlex.split(str(error.value).partition("Convert it once: ")[2])
-    assert command[0] == "python"
-    subprocess.run([sys.executable, *command[1:]], cwd=REPOSITORY, check=True)
+    python, option, code, argument = shlex.split(str(error.value).partition("Convert it once: ")[2])
+    assert (python, option) == ("python", "-c")
+    monkeypatch.setattr(sys, "argv", [option, argument])
+    exec(code, {})
     assert all(load_file(folder / "model.safetensors")[name].equal(tensor) for name, tensor in expected.items())
     load_trained(str(folder))
+
+
+def test_a_folders_shards_are_converted_under_their_own_names(tmp_path: Path) -> None:
+    """Some models have parts that are called as a wrapper is."""
+    shards = {"model.a": torch.zeros(1), "head.b": torch.ones(2)}, {"model.c": torch.ones(3)}
+    for number, shard in enumerate(shards):
+        torch.save(shard, tmp_path / f"pytorch_model-0000{number + 1}-of-00002.bin")
+    convert(tmp_path)
+    assert read_safetensors(tmp_path).keys() == {"model.a", "head.b", "model.c"}
