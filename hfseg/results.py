@@ -12,7 +12,8 @@ from hfseg.examples import load_examples
 from hfseg.figures import Example
 from hfseg.labels import LabelSet
 from hfseg.scores import SPLITS, Counts
-from hfseg.yaml_text import parse_yaml, read_text
+from hfseg.text_files import read_text
+from hfseg.yaml_text import parse_yaml
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from tests.conftest import REPOSITORY
 # Each layer may import the ones before it, not its neighbours and not the ones after it.
 LAYERS = (
     {"errors", "terminal"},
-    {"machine", "whole_files"},
+    {"machine", "text_files", "whole_files"},
     {"train_keys", "yaml_text", "folder_lock"},
     {"ignored_settings", "study_config", "text_keys"},
     {"config_file", "scores"},
