@@ -62,8 +62,8 @@ def predict_images(
         model: a folder (of a run, or with a model) or a Hub id.
         output: the folder to write `masks/`, `colours/`, `overlays/` and `predictions.jsonl` into.
         overrides: `data.max_pixels=400000000` for images larger than Pillow's limit; and `eval.` keys, such as
-            `eval.flip=true`; by default images are looked at as in the evaluation of the
-            model's run, whose config lies beside it, and otherwise as the model's image processor says.
+            `eval.flip=true`; by default images are looked at as in the evaluation of the model's run, whose config
+            lies beside it, and otherwise as the model's image processor says.
         batch_size: images per forward pass; `whole` and `slide` take them one by one.
         trust_remote_code: run the code that comes with the model, if there is some.
 

@@ -11,8 +11,10 @@ import PIL
 from hfseg.data.images import check_regular
 from hfseg.data.suffixes import is_image, is_unreadable_image
 from hfseg.errors import UserError
+from hfseg.text_files import read_text
 
 WILDCARDS = "*?["
+MAX_LIST = 1 << 28  # bytes of a list of paths: millions of lines
 # What tells the folder of earlier predictions, and the folders in it that hold pictures of their own
 PREDICTIONS, PICTURES = "predictions.jsonl", ("masks", "colours", "overlays")
 
@@ -166,12 +168,8 @@ def _is_taken(path: Path, found: Found) -> bool:
 
 def _listed(path: Path) -> list[tuple[Path, Path]]:
     """The lines of a list, as names and paths; those that lead nowhere are kept, to be named when they are read."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as UTF-8 text with a path a line: {error}") from error
     found = []
-    for line in filter(None, map(str.strip, lines)):
+    for line in filter(None, map(str.strip, read_text(path, MAX_LIST).splitlines())):
         typed = Path(os.path.normpath(os.path.expanduser(line)))
         here = Path(os.path.abspath(typed))
         beside = Path(os.path.abspath(path.parent / typed))
