@@ -190,7 +190,7 @@ class HistoryCallback(TrainerCallback):
 def _as_line(logs: dict[str, Any], step: int) -> str:
     # JSON has neither NaN nor infinity
     finite = {key: None if _is_not_finite(value) else value for key, value in logs.items()}
-    return json.dumps(finite | {"step": step}, allow_nan=False) + "\n"
+    return json.dumps(finite | {"step": step}, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def _is_not_finite(value: Any) -> bool:

@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-WIDE = 0.2  # of a 95 % interval: a fifth of the whole scale, as much as lies between a usable model and a good one
+from hfseg.scores import SPLITS
 
-SPLITS = {"test": "test", "eval": "validation"}  # prefix of the metrics -> what people call it
+WIDE = 0.2  # of a 95 % interval: a fifth of the whole scale, as much as lies between a usable model and a good one
 Z = 1.96  # a normal distribution has 95 % within so many standard deviations
 
 

@@ -9,8 +9,9 @@ from typing import Any, TypeAlias
 import yaml
 
 from hfseg.errors import UserError, shown
+from hfseg.text_files import read_text
 from hfseg.text_keys import KeyType
-from hfseg.yaml_text import MAX_DEPTH, TAG, compose, construct, read_text
+from hfseg.yaml_text import MAX_DEPTH, TAG, compose, construct
 
 KeyPath: TypeAlias = tuple[str, ...]  # a key with those above it
 TypeOf: TypeAlias = Callable[[KeyPath], KeyType]  # what the schema says of a key

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from hfseg.errors import UserError
 from hfseg.intervals import PairedTest, Score, paired_test
-from hfseg.scores import mean_iou
+from hfseg.scores import SPLITS, mean_iou
 from hfseg.whole_files import written_whole
 
 COUNTS = "counts.npz"
-SPLITS, KEYS = ("eval", "test"), ("names", "areas", "confusion")
+KEYS = ("names", "areas", "confusion")
 # What `np.load` raises for bytes that are not what was written.
 DAMAGED = (ValueError, TypeError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 

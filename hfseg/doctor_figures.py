@@ -15,6 +15,7 @@ from hfseg.errors import printable
 from hfseg.figures import (
     MAX_HEIGHT,
     MAX_HEIGHT_NAMES,
+    STYLE,
     add_legend,
     class_handles,
     colour_overlay,
@@ -29,7 +30,7 @@ FAULTY = "#B00020"
 UNKNOWN = (255, 0, 0)  # of ids that are no class
 SHEET_COLUMNS = 6
 MAX_NAME = 28  # characters under a picture of the contact sheet
-AS_IT_IS = {"text.parse_math": False}  # a class or a file may have two dollars in its name
+AS_IT_IS = {key: STYLE[key] for key in ("text.parse_math", "font.family")}  # names of files and classes as they are
 
 
 @rc_context(AS_IT_IS)

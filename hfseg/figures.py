@@ -7,15 +7,19 @@ people with any colour vision can tell apart; more runs than colours differ in t
 
 import html
 import io
+import logging
 import math
 import re
-from collections.abc import Container, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from matplotlib import rc_context
+from matplotlib import font_manager, rc_context
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -39,7 +43,15 @@ MAX_CELLS = 40  # classes of a confusion matrix with numbers in it
 MAX_SIDE, MAX_SIDE_NAMES = 18.4, 150
 MAX_HEIGHT, MAX_HEIGHT_NAMES = 200.0, 1200
 MAX_NAME = 34  # characters under a picture: the end of a name tells images apart
+# Of fonts that operating systems come with, those that have what Matplotlib's own lacks: it knows no Chinese.
+WIDE_FONTS = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei",
+    "Droid Sans Fallback", "PingFang SC", "PingFang HK", "Hiragino Sans GB", "Arial Unicode MS", "Microsoft YaHei",
+    "SimHei", "Yu Gothic", "Malgun Gothic", "Unifont",
+)  # fmt: skip
+HAS_FONT = {font.name for font in font_manager.fontManager.ttflist}
 STYLE = {
+    "font.family": ["sans-serif", *(name for name in WIDE_FONTS if name in HAS_FONT)],  # letter by letter
     "font.size": 11,
     "axes.titlesize": 12,
     "axes.titleweight": "bold",
@@ -53,6 +65,8 @@ STYLE = {
 History = Sequence[Mapping[str, Any]]
 PANELS = {"loss": ("loss", "eval_loss", "loss"), "mean_iou": ("train_mean_iou", "eval_mean_iou", "mean IoU")}
 NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -319,8 +333,29 @@ def save_figure(figure: Figure, path: Path) -> None:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     kind = path.suffix.removeprefix(".")
-    with rc_context(STYLE), written_whole(path) as partial:
+    with rc_context(STYLE), letters_may_lack(), written_whole(path) as partial:
         figure.savefig(partial, format=kind, dpi=110, metadata=NO_METADATA if kind == "svg" else None)
+
+
+@contextmanager
+def letters_may_lack() -> Iterator[None]:
+    """Around drawing: letters that no font has become boxes, which is said once and not for each letter."""
+    with warnings.catch_warnings(record=True) as caught:
+        yield
+    if any("missing from" in str(warning.message) for warning in caught):
+        say_boxes()
+    for warning in caught:
+        if "missing from" not in str(warning.message):
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
+@cache
+def say_boxes() -> None:
+    """Once in a process."""
+    logger.warning(
+        "No font of this machine has all letters of the names: they are boxes in the figures (report.html has the "
+        "text). Install one that has, such as Noto Sans CJK (package fonts-noto-cjk)."
+    )
 
 
 def inline_svg(figure: Figure, title: str) -> str:
@@ -331,7 +366,8 @@ def inline_svg(figure: Figure, title: str) -> str:
         title: what it shows, for people who listen to the page. Escaped here.
     """
     file = io.StringIO()
-    with rc_context(STYLE | {"svg.hashsalt": title}):  # another salt, other ids: several figures share a page
+    # another salt, other ids: several figures share a page
+    with rc_context(STYLE | {"svg.hashsalt": title}), letters_may_lack():
         figure.savefig(file, format="svg", transparent=True, metadata=NO_METADATA)
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")

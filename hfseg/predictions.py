@@ -62,8 +62,8 @@ def predict_images(
         model: a folder (of a run, or with a model) or a Hub id.
         output: the folder to write `masks/`, `colours/`, `overlays/` and `predictions.jsonl` into.
         overrides: `data.max_pixels=400000000` for images larger than Pillow's limit; and `eval.` keys, such as
-            `eval.flip=true`; by default images are looked at as in the evaluation of the
-            model's run, whose config lies beside it, and otherwise as the model's image processor says.
+            `eval.flip=true`; by default images are looked at as in the evaluation of the model's run, whose config
+            lies beside it, and otherwise as the model's image processor says.
         batch_size: images per forward pass; `whole` and `slide` take them one by one.
         trust_remote_code: run the code that comes with the model, if there is some.
 
@@ -108,14 +108,18 @@ def predict_images(
                 say(f"of {len(cut)} files with several frames or pages the first was taken, such as {min(cut)}")
             print_shares(files.merge(), predictor.labels, output)
         state.wait_for_everyone()
-    if unreadable:
-        reasons = [*unreadable[:NUM_NAMED], *(["..."] if len(unreadable) > NUM_NAMED else [])]
-        total = len(named) + len(found.problems)
-        raise UserError(
-            f"{len(unreadable)} of {total} images could not be segmented; all others are in {output}. Mend them "
-            "or leave them out, and start again.\n  " + "\n  ".join(reasons)
-        )
+    raise_unreadable(unreadable, len(named) + len(found.problems), output)
     return output / "predictions.jsonl"
+
+
+def raise_unreadable(problems: Sequence[str], total: int, output: Path) -> None:
+    """Raises UserError where there are problems, with the first of them; all others of the `total` images are done."""
+    if problems:
+        reasons = [*problems[:NUM_NAMED], *(["..."] if len(problems) > NUM_NAMED else [])]
+        raise UserError(
+            f"{len(problems)} of {total} images could not be segmented; all others are in {output}. Mend them or "
+            "leave them out, and start again.\n  " + "\n  ".join(reasons)
+        )
 
 
 def say(message: str) -> None:

@@ -12,7 +12,7 @@ from hfseg.data.sizes import Size, has_pixels, image_sizes
 from hfseg.errors import UserError, shown
 from hfseg.labels import LabelSet
 from hfseg.models.dry_run import dry_run
-from hfseg.scores import flat_metrics
+from hfseg.scores import class_keys
 
 MAX_NAMES = 8
 MAX_TRIES = 40  # of sizes: SegFormer takes images from 29 pixels on
@@ -35,14 +35,14 @@ def check_labelled(args: TrainingArguments, data: Splits, labels: LabelSet) -> N
                 "nothing to score. Label them, or move labelled samples to it; --check lists what is wrong."
             )
     wanted = str(args.metric_for_best_model).removeprefix("eval_")
-    places = flat_metrics({"per_category_iou": [float(index) for index in range(labels.num_labels)]}, labels.names)
-    index = places.get(wanted)
-    if index is None or "validation" not in splits:
+    keys = class_keys(labels.names)
+    if wanted not in keys or "validation" not in splits:
         return
-    if not has_pixels(splits["validation"], labels.ignore_index, int(index)):
+    index = keys.index(wanted)
+    if not has_pixels(splits["validation"], labels.ignore_index, index):
         raise UserError(
             f"train.metric_for_best_model={wanted}: no validation image has a pixel of class "
-            f"{labels.names[int(index)]!r}, so its IoU chooses nothing. Choose another metric, such as mean_iou, or "
+            f"{labels.names[index]!r}, so its IoU chooses nothing. Choose another metric, such as mean_iou, or "
             "add images with the class to the validation split."
         )
 
@@ -96,7 +96,11 @@ def smallest_batch(args: TrainingArguments, num_images: int | None) -> int:
 
 
 def check_evaluated_sizes(
-    options: EvalConfig, model: PreTrainedModel, processor: BaseImageProcessor, data: Splits
+    options: EvalConfig,
+    model: PreTrainedModel,
+    processor: BaseImageProcessor,
+    data: Splits,
+    taken: Size | None = None,
 ) -> None:
     """Whether the model takes what evaluation gives it of all images of validation and test, streams apart.
 
@@ -105,6 +109,7 @@ def check_evaluated_sizes(
         model: on its device; is left in evaluation mode.
         processor: its image processor.
         data: the splits.
+        taken: (height, width) that the model is known to take: a dry run of 1024 x 1024 takes a CPU 20 seconds.
 
     Raises:
         UserError: it does not; names the images and the remedy.
@@ -112,7 +117,7 @@ def check_evaluated_sizes(
     described = f"eval.mode={options.mode}" + f" with eval.scales={list(options.scales)}" * (options.scales != (1.0,))
     if options.mode == "resize":
         height, width = smallest_view((processor.size["height"], processor.size["width"]), options)
-        problem, _ = dry_run(model, (height, width))
+        problem = None if (height, width) == taken else dry_run(model, (height, width))[0]
         if problem is not None:
             raise UserError(
                 f"{described}: the model does not take images of {height} x {width} pixels ({shown(problem)}). Choose "

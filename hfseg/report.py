@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from hfseg import page
 from hfseg.card.facts import public_config
-from hfseg.caveats import SPLITS, caveats, unscored
+from hfseg.caveats import caveats, unscored
 from hfseg.figures import UNDEFINED, Example, example_pictures, inline_svg, plot_learning_curves, row_shares
 from hfseg.labels import LabelSet
 from hfseg.results import RunResults
-from hfseg.scores import with_interval
+from hfseg.scores import SPLITS, with_interval
 from hfseg.whole_files import write_text
 from hfseg.yaml_text import dump_yaml
 
@@ -116,9 +116,10 @@ def show_scores(run: RunResults) -> str:
     ]
     constants = {prefix: run.metrics.get(f"{prefix}_constant_mean_iou") for prefix in SPLITS}
     rows.append(["mean IoU of a constant answer", *(page.cell(_number(value)) for value in constants.values())])
+    once = "" if "test_error" in run.metrics else "; test was scored once"
     protocol = (
         "One confusion matrix over all valid pixels at the labels' native size, IoU per class, mean over classes. The "
-        "checkpoint was chosen on validation; test was scored once. Brackets hold 95 % bootstrap intervals over "
+        f"checkpoint was chosen on validation{once}. Brackets hold 95 % bootstrap intervals over "
         "images: they tell what other images of the same kind might give, not what another training run might."
     )
     return page.section(
@@ -162,7 +163,7 @@ def show_classes(run: RunResults) -> str:
             f"Each class on the {split} split",
         )
         for prefix, split in SPLITS.items()
-        if prefix in run.per_class
+        if prefix in run.per_class and f"{prefix}_error" not in run.metrics
     }
     first, *others = tables
     return page.section(heading, tables[first], *(page.details(f"On {split}", tables[split]) for split in others))

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from hfseg.callbacks import read_history
-from hfseg.caveats import SPLITS
 from hfseg.counts import COUNTS, load_arrays
 from hfseg.examples import load_examples
 from hfseg.figures import Example
 from hfseg.labels import LabelSet
-from hfseg.scores import Counts
-from hfseg.yaml_text import parse_yaml, read_text
+from hfseg.scores import SPLITS, Counts
+from hfseg.text_files import read_text
+from hfseg.yaml_text import parse_yaml
 
 
 @dataclass(frozen=True)

@@ -198,9 +198,11 @@ def check_fit(
 ) -> None:
     """Raises UserError where data and model would not work together, see `hfseg.preflight`."""
     check_labelled(args, data, labels)
-    check_evaluated_sizes(config.eval, model, processor, data)
+    crop = None
     if not eval_only:
         check_training_batches(config, args, model, None if config.data.streaming else len(data["train"]))
+        crop = (config.transforms.size, config.transforms.size)
+    check_evaluated_sizes(config.eval, model, processor, data, crop)
 
 
 def build_trainer(

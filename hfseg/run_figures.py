@@ -5,12 +5,12 @@ from pathlib import Path
 import datasets
 from transformers import BaseImageProcessor, PreTrainedModel
 
-from hfseg.caveats import SPLITS
 from hfseg.config import EvalConfig
 from hfseg.examples import chosen_rows, predict_examples, save_examples
 from hfseg.figures import plot_class_bars, plot_confusion, plot_examples, plot_learning_curves, save_figure
 from hfseg.labels import LabelSet
 from hfseg.results import RunResults
+from hfseg.scores import SPLITS
 
 
 def keep_examples(

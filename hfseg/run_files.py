@@ -12,7 +12,8 @@ from hfseg.card.checks import check_card
 from hfseg.card.facts import public_config
 from hfseg.errors import UserError
 from hfseg.model_card import build_card
-from hfseg.yaml_text import dump_yaml, parse_yaml, read_text
+from hfseg.text_files import read_text
+from hfseg.yaml_text import dump_yaml, parse_yaml
 
 Files: TypeAlias = dict[str, bytes | Path]  # by their path in the repository; text as the bytes to send
 

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 Counts = NDArray[np.int64]
 Scores = NDArray[np.float64]
 
+SPLITS = {"test": "test", "eval": "validation"}  # prefix of a run's metrics -> what people call it
+
 
 def areas_from_confusion(confusion: Counts) -> Counts:
     """Areas (..., 3, K) of confusion matrices (..., K, K) with labels as rows and predictions as columns."""

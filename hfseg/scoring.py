@@ -8,13 +8,12 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 
-from hfseg.caveats import SPLITS
 from hfseg.config import RunConfig
 from hfseg.data import eval_set
 from hfseg.data.cityscapes import CATEGORIES
 from hfseg.errors import UserError
 from hfseg.metrics import SegMetrics
-from hfseg.scores import best_constant_mean_iou, flat_metrics, mean_defined, none_if_nan
+from hfseg.scores import SPLITS, best_constant_mean_iou, flat_metrics, mean_defined, none_if_nan
 from hfseg.trainer import SegTrainer
 
 Split: TypeAlias = datasets.Dataset | datasets.IterableDataset

@@ -155,11 +155,15 @@ def _set_mode(path: Path, mode: int) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8; raises WriteError where the disk refuses it."""
+    """Writes UTF-8, and bytes of file names that are no text as escapes, which are JSON's, too.
+
+    Raises:
+        WriteError: the disk refuses it.
+    """
     with written_whole(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON tree; NaN is an error, because JSON has none."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    """Writes a JSON tree, in which names of any script can be read; NaN is an error, because JSON has none."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")

@@ -6,14 +6,13 @@ written out, before anything is made of it.
 
 import math
 import re
-from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
 
 from hfseg.errors import MAX_SHOWN, UserError, printable, shown
+from hfseg.text_files import MAX_BYTES
 
-MAX_BYTES = 1 << 20  # of a file; a config has a few thousand
 MAX_NODES = 50_000  # keys and values, aliases written out
 MAX_DEPTH = 50  # lists and mappings in one another
 MAX_DIGITS = 100  # characters of a number: reading a longer one takes time that grows with the square
@@ -151,37 +150,6 @@ def dump_yaml(tree: Any) -> str:
     """YAML that `parse_yaml` reads as this tree, in its order."""
     text: str = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     return text
-
-
-def read_text(path: Path, max_bytes: int = MAX_BYTES) -> str:
-    """A file of UTF-8 text, with or without a byte order mark, that somebody else may have written.
-
-    Raises:
-        UserError: it is no regular file, too large, or no UTF-8.
-    """
-    try:
-        return read_bytes(path, max_bytes).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} cannot be read as UTF-8 text: {shown(error)}") from error
-
-
-def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
-    """A file that somebody else may have written.
-
-    Raises:
-        UserError: it is no regular file (a pipe would never end), too large, or cannot be read.
-    """
-    try:
-        if not path.is_file():
-            kind = "a folder" if path.is_dir() else "no regular file" if path.exists() else "not there"
-            raise UserError(f"{path} is {kind}: give the path of a text file.")
-        with path.open("rb") as file:
-            content = file.read(max_bytes + 1)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {shown(error)}") from error
-    if len(content) > max_bytes:
-        raise UserError(f"{path} has more than the {max_bytes} bytes that are read.")
-    return content
 
 
 def _explain(error: yaml.YAMLError) -> str:

@@ -12,11 +12,11 @@ from tests.conftest import REPOSITORY
 # Each layer may import the ones before it, not its neighbours and not the ones after it.
 LAYERS = (
     {"errors", "terminal"},
-    {"machine", "whole_files"},
+    {"machine", "text_files", "whole_files"},
     {"train_keys", "yaml_text", "folder_lock"},
     {"ignored_settings", "study_config", "text_keys"},
-    {"config_file"},
-    {"labels", "config", "caveats", "class_ids", "confusion", "scores"},
+    {"config_file", "scores"},
+    {"labels", "config", "caveats", "class_ids", "confusion"},
     {"intervals", "audit", "boundary", "calibration", "card", "figures", "id_maps", "view"},
     {"model_card"},
     {"run_files"},

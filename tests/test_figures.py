@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import warnings
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -31,6 +32,7 @@ from hfseg.figures import (
     plot_learning_curves,
     row_shares,
     save_figure,
+    say_boxes,
 )
 
 HISTORY = [
@@ -209,3 +211,16 @@ def test_chosen_examples(count: int) -> None:
         assert chosen[ranked[0]] == "best"
     if count > 1:
         assert chosen[ranked[-1]] == "worst"
+
+
+def test_letters_that_no_font_has_are_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    letter = "\U000f1234"  # for private use, so that no such font has it
+    say_boxes.cache_clear()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for name in ("a.png", "b.png"):
+            save_figure(plot_class_bars({"test": [{"name": letter, "iou": 0.5}]}), tmp_path / name)
+        inline_svg(plot_class_bars({"test": [{"name": letter, "iou": 0.5}]}), "bars")
+    say_boxes.cache_clear()
+    assert not caught
+    assert caplog.text.count("they are boxes in the figures") == 1

@@ -1,5 +1,6 @@
 """Places that cannot be used: said before anything long, with what to do."""
 
+import json
 import os
 import subprocess
 import sys
@@ -15,8 +16,9 @@ from hfseg import UserError, run
 from hfseg.data.cache_folder import cache_folder
 from hfseg.folder_lock import LOCK, LockedError, locked
 from hfseg.machine import check_shared_memory
-from hfseg.run_files import published_files
+from hfseg.run_files import public_files, published_files
 from hfseg.study.process import PARENT
+from hfseg.whole_files import write_json
 from tests.conftest import REPOSITORY
 from tests.published import config_of
 
@@ -76,3 +78,10 @@ def test_a_run_ends_with_its_study() -> None:
         began = time.monotonic()
         assert process.wait(30) == 1
         assert time.monotonic() - began < 10
+
+
+def test_paths_of_any_script_are_not_published(tmp_path: Path) -> None:
+    place = tmp_path / "\u6570\u636e"
+    write_json(tmp_path / "provenance.json", {"command": f"python run_seg.py data.root={place}/camvid"})
+    files = public_files({"provenance.json": tmp_path / "provenance.json"}, {str(place): "<root>"})
+    assert json.loads(files["provenance.json"]) == {"command": "python run_seg.py data.root=<root>/camvid"}

@@ -306,8 +306,9 @@ def test_a_line_of_a_list_has_a_name_of_its_own(tmp_path: Path, photos: Path, mo
         assert sorted(found) == sorted(some.values())
     listing.write_text("beside.png\nmissing.png\n./missing.png")
     assert list(find_images([listing]).images.values()) == [beside, photos / "missing.png"]
-    listing.write_text("a/0.png\n")
-    assert names_in(listing, "b") == ["0", "a/0", "c/last"]
+    for encoding in ("utf-8", "utf-16"):  # the latter is what PowerShell writes
+        listing.write_text("a/0.png\n", encoding=encoding)
+        assert names_in(listing, "b") == ["0", "a/0", "c/last"]
     listing.write_text("0.png\n")
     with pytest.raises(UserError, match=r"b/0\.jpg would both be written to masks/0\.png|0\.png and .*b/0\.jpg"):
         find_images([listing, "b"])

@@ -1,6 +1,7 @@
 """A file is the old one or the new one, whole; and what a disk refuses is said with its remedy."""
 
 import errno
+import json
 import os
 import shutil
 import stat
@@ -37,6 +38,14 @@ def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nan"):
         write_json(tmp_path / "scores.json", {"mean_iou": float("nan")})
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_names_of_any_script_can_be_read_in_json(tmp_path: Path) -> None:
+    tree = {"eval_iou_\u80cc\u666f": 0.5, "model": "no text: \udcff"}  # as Python has a file name's odd bytes
+    write_json(tmp_path / "a.json", tree)
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert "iou_\u80cc\u666f" in text
+    assert json.loads(text) == tree
 
 
 def test_links_are_not_followed(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from hfseg import RunConfig, UserError
-from hfseg.yaml_text import MAX_BYTES, MAX_NODES, dump_yaml, parse_yaml, read_text
+from hfseg.text_files import MAX_BYTES, read_text
+from hfseg.yaml_text import MAX_NODES, dump_yaml, parse_yaml
 from tests.conftest import REPOSITORY
 
 CONFIG = """\
@@ -144,12 +145,12 @@ def test_only_regular_files_of_little_text_are_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "large").write_bytes(b"a" * (MAX_BYTES + 1))
     (tmp_path / "latin").write_bytes(b"name: caf\xe9")
-    (tmp_path / "utf16").write_text("name: a", encoding="utf-16")
+    (tmp_path / "utf16").write_text("name: a", encoding="utf-16-le")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     for name, said in {
         ".": "is a folder", "pipe": "no regular file", "/dev/zero": "no regular file", "nowhere": "no config file",
-        "dangling": "no config file", "large": "more than the 1048576 bytes", "latin": "UTF-8", "utf16": "UTF-8",
-        "x" * 5000: "no config file",
+        "dangling": "no config file", "large": "more than the 1048576 bytes", "latin": "UTF-8",
+        "utf16": "null characters", "x" * 5000: "no config file",
     }.items():  # fmt: skip
         with pytest.raises(UserError, match=said):
             RunConfig.load(tmp_path / name)

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from hfseg.card.origins import DATA_SETS, DataSet, public_init
 from hfseg.config import RunConfig
 from hfseg.errors import UserError
-from hfseg.yaml_text import parse_yaml, read_text
+from hfseg.text_files import read_text
+from hfseg.yaml_text import parse_yaml
 
 FILES = ("run_config.yaml", "metrics.json", "per_class.json", "provenance.json")
 FOREIGN = ("/", "~", "..")  # how a path starts that means nothing on another machine

@@ -129,7 +129,7 @@ def choice(facts: Facts) -> str:
     if not facts.origin.steps:
         return "Nothing was trained and no checkpoint was chosen."
     chosen = "Validation chose the checkpoint" if facts.best_step else "The weights are those of the last step"
-    return f"{chosen}; the test split was scored once."
+    return f"{chosen}{'' if 'test_error' in facts.metrics else '; the test split was scored once'}."
 
 
 def table(head: list[str], rows: Iterable[list[str]], align: str | None = None) -> str:

@@ -6,7 +6,6 @@ tables  a heading such as `Pixel Value, Class` (Roboflow) or `name,r,g,b`, then 
 trees   JSON and YAML: ["sky"], {"0": "sky"}, {"sky": 0}, {"sky": [0, 0, 255]}, [{"name": "sky", "id": 0, ...}]
 """
 
-import codecs
 import json
 import unicodedata
 from collections import Counter
@@ -17,7 +16,8 @@ from pydantic import AfterValidator, AliasChoices, BaseModel, Field, TypeAdapter
 
 from hfseg.data.class_lines import parse_lines
 from hfseg.errors import UserError, shown
-from hfseg.yaml_text import parse_yaml, read_bytes
+from hfseg.text_files import read_text
+from hfseg.yaml_text import parse_yaml
 
 Channel = Annotated[int, Field(ge=0, le=255)]
 Name = Annotated[str, Field(min_length=1), AfterValidator(lambda name: unicodedata.normalize("NFC", name))]
@@ -53,27 +53,6 @@ def read_entries(path: Path) -> dict[int, Entry]:
     if not entries:
         raise UserError(f"{path} names no class. Write a class name on each line, in the order of the ids.")
     return _number(path, entries)
-
-
-def read_text(path: Path) -> str:
-    """The text of a file in UTF-8, or in UTF-16 if it begins with the mark of that.
-
-    Raises:
-        UserError: it cannot be read as such.
-    """
-    return decode_text(read_bytes(path), path)
-
-
-def decode_text(data: bytes, path: Path) -> str:
-    """The same for the bytes of the file `path`."""
-    try:
-        is_wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        text = data.decode("utf-16" if is_wide else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} cannot be read as UTF-8 text ({shown(error)}). Save it as UTF-8.") from error
-    if "\0" in text:
-        raise UserError(f"{path} holds null characters, as UTF-16 without its mark does. Save it as UTF-8.")
-    return text
 
 
 def _load(path: Path, text: str) -> Any:

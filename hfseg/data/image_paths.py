@@ -9,13 +9,14 @@ from pathlib import Path
 
 import PIL
 
-from hfseg.data.class_formats import decode_text
 from hfseg.data.images import check_regular
 from hfseg.data.names import same_form
 from hfseg.data.suffixes import is_image, is_unreadable_image
 from hfseg.errors import UserError, shown
+from hfseg.text_files import read_text
 
 WILDCARDS = "*?["
+MAX_LIST = 1 << 28  # bytes of a list of paths: millions of lines
 # What tells the folder of earlier predictions, and the folders in it that hold pictures of their own
 PREDICTIONS, PICTURES = "predictions.jsonl", ("masks", "colours", "overlays")
 
@@ -178,10 +179,7 @@ def _is_taken(path: Path, found: Found) -> bool:
 
 def _listed(path: Path, found: Found) -> list[tuple[Path, Path]]:
     """The lines of a list, as names and paths; those that lead nowhere are kept, to be named when they are read."""
-    try:
-        lines = decode_text(path.read_bytes(), path).splitlines()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {shown(error)}") from error
+    lines = read_text(path, MAX_LIST).splitlines()
     pairs = []
     for line in filter(None, map(str.strip, lines)):
         typed = Path(os.path.normpath(os.path.expanduser(line)))

@@ -150,7 +150,7 @@ def inspect_image(file: File, found: Inspection, quick: bool) -> None:
         with open_file(content) as image:
             found.image = read_header(image)
             image.draft("L", (2 * THUMBNAIL, 2 * THUMBNAIL))  # JPEG only: all of the file is read, not all decoded
-            inspect_pixels(image, found, found.image)
+            inspect_pixels(image, found)
             found.has_more_frames = has_more_frames(image)
     width, height = found.image.size
     if min(width, height) < MIN_SIDE:
@@ -158,7 +158,7 @@ def inspect_image(file: File, found: Inspection, quick: bool) -> None:
         found.add("warning", "tiny-image", found.image_name, what, "Check that it is not a thumbnail or an icon.")
 
 
-def inspect_pixels(image: Image.Image, found: Inspection, header: Header) -> None:
+def inspect_pixels(image: Image.Image, found: Inspection) -> None:
     problem = depth_problem(image)
     if problem:
         found.add("error", "deep-image", found.image_name, f"the image {problem}", TO_8_BITS)

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from hfseg.errors import MAX_SHOWN, UserError, printable, shown
+from hfseg.text_files import read_text
 
 MAX_BYTES = 16 << 20  # the configs of 20,000 classes have 2 MB
 MAX_DEPTH = 50  # of lists and objects in each other
@@ -95,16 +96,10 @@ def read_model_text(path: Path, kind: type[_Text]) -> Tree:
         UserError: it cannot be read, is too large or too deep, is no JSON object, or a key holds something else.
     """
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise UserError(f"{path} has {size} bytes, and no model's description has more than {MAX_BYTES}.")
-        tree = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise UserError(f"{path} cannot be read ({reason}). Save or download the model again.") from error
+        tree = json.loads(read_text(path, MAX_BYTES), parse_constant=_no_number)
+    except UserError as error:
+        raise UserError(f"{error} Save or download the model again.") from error
     except (ValueError, RecursionError) as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError(f"{path} is no JSON that can be read ({shown(error)}). Save the model again.") from error
     check_text(tree, kind, str(path))
     return dict(tree)

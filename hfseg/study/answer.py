@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 
 from hfseg.card.origins import DATA_SETS, public_init
-from hfseg.caveats import SPLITS
 from hfseg.counts import read_counts
 from hfseg.errors import UserError
 from hfseg.results import RunResults
-from hfseg.scores import Counts, class_iou, none_if_nan
+from hfseg.scores import SPLITS, Counts, class_iou, none_if_nan
 from hfseg.study.plan import Job, differing_keys, is_free, model_name
 from hfseg.study.running import is_finished
 from hfseg.study.statistics import FEW_IMAGES, SeedInterval, arm_interval, difference_interval

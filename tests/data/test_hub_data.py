@@ -539,8 +539,12 @@ def test_a_test_that_cannot_be_scored_costs_no_other_score(settings: dict[str, A
     assert "split test, row 2" in metrics["test_error"]
     rows = json.loads((folder / "per_class.json").read_text())
     assert [row["iou"] for row in rows["test"]] == [None] * 3
-    assert "test split could not be scored" in (folder / "README.md").read_text()
-    assert "row 2: there is no mask" in (folder / "report.html").read_text()
+    card, page = ((folder / name).read_text() for name in ("README.md", "report.html"))
+    assert "test split could not be scored" in card
+    assert "row 2: there is no mask" in page
+    assert "Each class on the validation split" in page
+    assert "Each class on the test split" not in page  # of which no pixel was counted
+    assert not [text for text in (card, page) if "scored once" in text]
     make(tmp_path / "data", counts={"test": 3})
     scores = run(RunConfig.from_tree(tree, "test"), eval_only=True)  # which the message says
     assert 0 <= scores["test_mean_iou"] <= 1

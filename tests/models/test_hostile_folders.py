@@ -23,6 +23,7 @@ from hfseg.config import ModelConfig, RunConfig
 from hfseg.export import check_beside, metadata, own_size
 from hfseg.models.auto_model import load_trained
 from hfseg.models.loading import load_model, load_processor
+from hfseg.models.model_files import ModelText, read_model_text
 from hfseg.predictions import predict_images
 from hfseg.predictor import load_predictor, segment
 from tests.conftest import REPOSITORY
@@ -33,6 +34,15 @@ DEEP: Any = 0
 for _ in range(60):
     DEEP = [DEEP]
 ESCAPE = "\x1b[31mred\x1b]0;title\x07"
+
+
+def test_a_pipe_in_a_config_s_place_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "config.json")
+    for name, said in {"config.json": "no regular file", "nothing.json": "not there"}.items():
+        with pytest.raises(
+            UserError, match=rf"{said}, where a text file is needed\. Save or download the model again"
+        ):
+            read_model_text(tmp_path / name, ModelText)
 
 
 def by_predict(folder: Path) -> None:
