@@ -141,7 +141,9 @@ def pair_files(folders: Folders, split: str, mask_suffix: str) -> tuple[list[Pai
     if bare and mask_folder:
         alone = {key: path for key, path in files.items() if key not in images and path not in masks.values()}
         alone |= {key: path for key, path in masks.items() if key not in images}
-        check_names(bare, alone, {stem(path, mask_folder): path for path in list_unread(mask_folder)})
+        check_names(
+            bare, alone, {stem(path, mask_folder): path for path in list_unread(mask_folder)}, len(bare) < len(images)
+        )
     pairs = [Pair(stem(path, folders.root), path, masks.get(key)) for key, path in images.items()]
     return pairs, [path for key, path in masks.items() if key not in images]
 

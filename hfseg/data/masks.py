@@ -86,7 +86,7 @@ class MaskReader:
 
     def _are_ids(self, values: NDArray[np.integer]) -> bool:
         """Whether all are classes, and stay as they are: most masks are, and what follows is slow."""
-        is_shifted = self.reduce_labels or any(id_ < self.labels.num_labels for id_ in self.void)
+        is_shifted = self.reduce_labels or any(0 <= id_ < self.labels.num_labels for id_ in self.void)
         return not is_shifted and values.size > 0 and values.min() >= 0 and values.max() < self.labels.num_labels
 
     @property

@@ -18,13 +18,16 @@ def stem(path: Path, folder: Path) -> str:
     return same_form(path.relative_to(folder).with_suffix("").as_posix())
 
 
-def check_names(images: Mapping[str, Path], masks: Mapping[str, Path], others: Mapping[str, Path]) -> None:
+def check_names(
+    images: Mapping[str, Path], masks: Mapping[str, Path], others: Mapping[str, Path], is_any_paired: bool
+) -> None:
     """Compares the names of images that have no mask with those of masks that have no image.
 
     Args:
         images: those without a mask, by their names.
         masks: those without an image, likewise.
         others: files beside the masks that are not read.
+        is_any_paired: whether other images have masks of their names, so that a suffix for all would be wrong.
 
     Raises:
         UserError: an image's mask is there under nearly the same name; says which, and what to do.
@@ -40,6 +43,12 @@ def check_names(images: Mapping[str, Path], masks: Mapping[str, Path], others: M
     suffix = find_mask_suffix(images, masks)
     if suffix:
         example = next(path for name, path in masks.items() if name.endswith(suffix))
+        if is_any_paired:
+            bare = example.stem.removesuffix(suffix)
+            raise UserError(
+                f"{example} has {suffix} at the end of its name, unlike other masks, and {bare} has no mask. If it "
+                f"is its mask, rename it to {bare}{example.suffix}; otherwise move the image out of the data set."
+            )
         raise UserError(
             f"The images have no masks of the same name, but there are masks with {suffix} at the end, such as "
             f"{example}. Set data.mask_suffix={suffix}"

@@ -87,6 +87,16 @@ def test_a_suffix_is_named_and_works(tmp_path: Path, suffix: str) -> None:
         assert complaint(root, mask_suffix="_mask").endswith(f"Set data.mask_suffix={suffix}")
 
 
+def test_one_name_that_is_unlike_the_others(tmp_path: Path) -> None:
+    root = make(tmp_path)
+    odd = next((root / "masks" / "train").iterdir())
+    renamed = odd.rename(odd.with_name(f"{odd.stem}_old.png"))
+    message = complaint(root)
+    assert "mask_suffix" not in message
+    assert f"{renamed} has _old at the end" in message
+    assert f"rename it to {odd.name}" in message
+
+
 def test_masks_beside_their_images(tmp_path: Path) -> None:
     root = make(tmp_path)
     for path in list((root / "masks").rglob("*.png")):
