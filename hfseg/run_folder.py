@@ -73,7 +73,7 @@ def next_step(output_dir: Path) -> str:
         return "Then score the run again with --eval-only."
     if checkpoints(output_dir):
         return "Then go on with --resume: the last checkpoint is whole."
-    return "Then start again, or choose another output_dir."
+    return "Then start again."
 
 
 def check_output_dir(config: RunConfig, resume: bool, eval_only: bool) -> str | None:
