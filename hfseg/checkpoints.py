@@ -69,6 +69,8 @@ def last_whole_checkpoint(output_dir: Path) -> Path:
                 logger.warning("Going on from %s: %s.", folder.name, "; ".join(problems))
             return folder
         problems.append(f"{folder.name} is damaged ({problem})")
+    if not output_dir.exists():
+        raise UserError(f"{output_dir} does not exist: there is no run to resume. Start it without --resume.")
     said = f" ({'; '.join(problems)})" if problems else ""
     raise UserError(
         f"{output_dir} holds no checkpoint to resume from{said}. Delete the folder and start the run without --resume."

@@ -73,7 +73,7 @@ def next_step(output_dir: Path) -> str:
         return "Then score the run again with --eval-only."
     if checkpoints(output_dir):
         return "Then go on with --resume: the last checkpoint is whole."
-    return "Then start again, or choose another output_dir."
+    return "Then start again."
 
 
 def check_output_dir(config: RunConfig, resume: bool, eval_only: bool) -> str | None:
@@ -91,10 +91,12 @@ def check_output_dir(config: RunConfig, resume: bool, eval_only: bool) -> str | 
         raise UserError(f"{output_dir} holds a finished run: there is nothing to resume. --eval-only scores it again.")
     if resume:
         return str(last_whole_checkpoint(output_dir))
-    if not eval_only and (checkpoints(output_dir) or (output_dir / "metrics.json").exists()):
+    is_finished = (output_dir / "metrics.json").exists()
+    if not eval_only and (checkpoints(output_dir) or is_finished):
+        way_on = "Score it again with --eval-only" if is_finished else "Continue it with --resume"
         raise UserError(
-            f"{output_dir} already holds a run. Continue it with --resume, score it with --eval-only, delete the "
-            "folder, or give this run another `name` or `output_dir`."
+            f"{output_dir} already holds a run. {way_on}, delete the folder, or give this run another `name` or "
+            "`output_dir`."
         )
     return None
 

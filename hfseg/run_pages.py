@@ -6,6 +6,7 @@ from hfseg.counts import COUNTS
 from hfseg.model_card import write_card
 from hfseg.report import write_report
 from hfseg.run_figures import draw_figures
+from hfseg.whole_files import writing
 
 SCORES = ("metrics.json", "per_class.json", COUNTS)
 EXAMPLES = ("examples.npz", "figures/predictions.png")  # take the model and the data, everything else the files
@@ -21,13 +22,23 @@ def missing_pages(run_dir: Path) -> list[str]:
 
 
 def write_pages(run_dir: Path) -> None:
-    """Writes pictures, card and report from the files in a run's folder."""
-    draw_figures(run_dir)
-    write_card(run_dir)
-    write_report(run_dir)
+    """Writes pictures, card and report from the files in a run's folder.
+
+    Raises:
+        WriteError: the disk refuses it, or the folder has been removed.
+    """
+    for write in (draw_figures, write_card, write_report):
+        with writing(run_dir):
+            (run_dir / "metrics.json").stat()  # all of them read the folder, and leave out what is not there
+        write(run_dir)
 
 
 def discard_results(run_dir: Path) -> None:
-    """Removes scores and pages, the scores first: without them a run counts as unfinished."""
-    for name in (*SCORES, *EXAMPLES, *PAGES, "figures/confusion.png"):
-        (run_dir / name).unlink(missing_ok=True)
+    """Removes scores and pages, the scores first: without them a run counts as unfinished.
+
+    Raises:
+        WriteError: the disk refuses it.
+    """
+    with writing(run_dir):
+        for name in (*SCORES, *EXAMPLES, *PAGES, "figures/confusion.png"):
+            (run_dir / name).unlink(missing_ok=True)

@@ -14,9 +14,11 @@ import hfseg.machine
 import hfseg.run_folder
 from hfseg import UserError, run
 from hfseg.data.cache_folder import cache_folder
+from hfseg.errors import WriteError
 from hfseg.folder_lock import LOCK, LockedError, locked
 from hfseg.machine import check_shared_memory
 from hfseg.run_files import public_files, published_files
+from hfseg.run_pages import discard_results, write_pages
 from hfseg.study.process import PARENT
 from hfseg.whole_files import write_json
 from tests.conftest import REPOSITORY
@@ -57,6 +59,17 @@ def test_two_runs_in_one_folder(tmp_path: Path, pets: Path, monkeypatch: pytest.
     with locked(tmp_path / "run", "output_dir"), pytest.raises(LockedError, match="choose another output_dir"):
         run(config)
     assert [path.name for path in (tmp_path / "run").iterdir()] == [LOCK]
+
+
+def test_pages_of_a_folder_that_has_been_removed(tmp_path: Path) -> None:
+    with pytest.raises(WriteError, match=r"cannot be written.*has been removed"):
+        write_pages(tmp_path / "run")
+
+
+def test_scores_that_the_disk_does_not_let_go(tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").mkdir()  # which nobody can remove as a file
+    with pytest.raises(WriteError, match="cannot be written"):
+        discard_results(tmp_path)
 
 
 def test_the_lock_is_not_published(finished_run: Path) -> None:

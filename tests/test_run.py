@@ -253,6 +253,15 @@ def test_another_config_makes_nothing_of_a_run(
     assert not (folder / "report.html").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "way_on"), [("metrics.json", "Score it again"), ("checkpoint-4", "Continue it with")]
+)
+def test_a_folder_that_holds_a_run_names_the_way_on(name: str, way_on: str, pets: Path, tmp_path: Path) -> None:
+    (tmp_path / "run" / name).mkdir(parents=True)
+    with pytest.raises(UserError, match=f"already holds a run. {way_on}"):
+        run(RunConfig.load(write_config(tmp_path, pets)))
+
+
 def test_a_torn_state_is_no_checkpoint(
     finished: tuple[Path, subprocess.CompletedProcess[str]], pets: Path, tmp_path: Path
 ) -> None:
@@ -270,7 +279,7 @@ def test_nothing_to_score(pets: Path, tmp_path: Path) -> None:
 
 
 def test_resume_without_a_run(pets: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no checkpoint to resume from"):
+    with pytest.raises(UserError, match=r"no run to resume\. Start it without --resume"):
         run(RunConfig.load(write_config(tmp_path, pets)), resume=True)
 
 

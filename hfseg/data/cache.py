@@ -1,7 +1,7 @@
 """`data.cache`: every image decoded once, into an Arrow file that is mapped into memory and not read."""
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from hfseg.data.decoding import REDUCTIONS, read_row, undecoded
 from hfseg.whole_files import writing
 
 CACHE_VERSION = 1  # rises whenever what is written changes
+TEMPORARY = "tmp*"  # what `datasets` calls an Arrow file that is not whole yet
 DECODED = datasets.Features(
     {
         "name": datasets.Value("string"),
@@ -52,7 +53,7 @@ class DecodedRows:
         files = data.cache_files  # none for a data set in memory, whose copy stays there too
         path = Path(files[0]["filename"]).with_suffix(".decoded") if files else Path("memory")
         lock = FileLock(path.with_suffix(".decoded.lock")) if files else nullcontext()
-        with lock, writing(path):
+        with lock, writing(path), _no_leftovers(path.parent):
             self.data = (
                 undecoded(data)
                 .map(
@@ -79,6 +80,18 @@ class DecodedRows:
             shape = (-(-height // reduction), -(-width // reduction), 3)
             levels[reduction] = _view(encoded, position).reshape(shape)
         return DecodedRow(name, label, levels)
+
+
+@contextmanager
+def _no_leftovers(folder: Path) -> Iterator[None]:
+    """Removes the temporary file that `datasets` forgets where it cannot write all of it: it would fill the disk."""
+    before = set(folder.glob(TEMPORARY))
+    try:
+        yield
+    except OSError:
+        for path in set(folder.glob(TEMPORARY)) - before:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def _view(array: Any, index: int) -> NDArray[np.uint8]:

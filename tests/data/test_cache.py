@@ -13,6 +13,7 @@ from transformers import SegformerImageProcessor
 from hfseg import EvalSet, TrainSet, TrainTransform, TransformsConfig
 from hfseg.data.cache import DecodedRows
 from hfseg.data.decoding import EncodedRows
+from hfseg.errors import WriteError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 DECODE = """
@@ -98,6 +99,20 @@ def test_pixels_lie_in_the_mapped_file(tmp_path: Path) -> None:
         address = array.__array_interface__["data"][0]
         assert any(start <= address < stop for start, stop in spans)
         assert not array.flags.writeable
+
+
+def test_a_full_disk_keeps_no_part_of_a_copy(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")  # not on Windows
+    data = write_split(tmp_path, count=2, size=64)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(WriteError, match=r"decoded cannot be written.*Make room"):
+            DecodedRows(data)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list((tmp_path / "arrow").glob("tmp*"))
+    assert len(DecodedRows(data)) == 2
 
 
 def test_a_killed_process_and_two_at_once_leave_one_whole_copy(tmp_path: Path) -> None:
