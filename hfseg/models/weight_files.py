@@ -178,7 +178,7 @@ def _check_kind(path: Path, called: str) -> None:
 def _weights_in(content: Any, called: str) -> dict[str, torch.Tensor] | None:
     """The state dict itself, the one under a wrapper's key, or the only one there is."""
     if _is_state(content):
-        return content  # type: ignore[no-any-return]
+        return content
     inner = {key: value for key, value in content.items() if _is_state(value)} if isinstance(content, dict) else {}
     chosen = next((key for key in WRAPPERS if key in inner), next(iter(inner)) if len(inner) == 1 else None)
     if chosen is None:
@@ -186,7 +186,7 @@ def _weights_in(content: Any, called: str) -> dict[str, torch.Tensor] | None:
     others = [key for key in inner if key != chosen]
     if others:
         logger.warning("%s: the weights under %s are read, those under %s not.", called, shown(chosen), shown(others))
-    return inner[chosen]  # type: ignore[no-any-return]
+    return inner[chosen]
 
 
 def _is_state(value: object) -> bool:
