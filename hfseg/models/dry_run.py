@@ -7,6 +7,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import PreTrainedModel
 
+from hfseg.models.model_files import FORWARD_ERRORS
+
 
 def dry_run(model: PreTrainedModel, size: tuple[int, int]) -> tuple[str | None, list[str]]:
     """Evaluates one black image; leaves the weights, the statistics and the random state as they are.
@@ -35,7 +37,7 @@ def dry_run(model: PreTrainedModel, size: tuple[int, int]) -> tuple[str | None, 
             model.eval()(pixel_values=torch.zeros(1, 3, *size, device=model.device, dtype=model.dtype))
     except torch.OutOfMemoryError:
         raise
-    except (ValueError, RuntimeError) as error:  # how models and torch's kernels say so
+    except (ValueError, RuntimeError, *FORWARD_ERRORS) as error:  # how models and torch's kernels say so
         return str(error), lonely
     finally:
         for handle in handles:

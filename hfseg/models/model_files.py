@@ -23,6 +23,8 @@ LOADING_ERRORS = (
     ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, MemoryError, OSError, RuntimeError,
     TypeError, ValueError, SafetensorError, StrictDataclassError,
 )  # fmt: skip
+# What its first forward pass raises, beside what its kernels say, where they could be built, but not computed.
+FORWARD_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError)
 
 Depth = Annotated[int, Field(ge=0, le=1000)]  # layers, each of which is an object in memory
 Count = Annotated[int, Field(ge=1)]
@@ -62,9 +64,11 @@ class ModelText(_Text):
     num_hidden_layers: Depth | None = None
     hidden_sizes: list[Count] | None = None
     num_attention_heads: list[Count] | Count | None = None
+    patch_size: list[Side] | Side | None = None
     patch_sizes: list[Count] | None = None
     sr_ratios: list[Count] | None = None
     strides: list[Count] | None = None
+    atrous_rates: list[Count] | None = None
     attn_implementation: str | None = Field(None, pattern=r"^\w+$")  # `owner/name` is code from the Hub
 
     @field_validator("id2label")

@@ -15,13 +15,21 @@ def resolve(source: str, key: str = "model.init") -> Path:
         key: what the user calls it, for messages.
 
     Raises:
-        UserError: it is neither, or a HubTransferError: the Hub cannot give it.
+        UserError: it is neither, or a run's without a model, or a HubTransferError: the Hub cannot give it.
     """
     path = os.path.expanduser(source)
     if os.path.isdir(path):  # unlike pathlib's, false for what no folder can be called
         folder = Path(path)
-        is_run = not (folder / "config.json").is_file() and (folder / "model" / "config.json").is_file()
-        return folder / "model" if is_run else folder
+        if (folder / "config.json").is_file():
+            return folder
+        if (folder / "model" / "config.json").is_file():
+            return folder / "model"
+        if (folder / "run_config.yaml").is_file():
+            raise UserError(
+                f"{key}={shown(source)} is the folder of a run that has left no model: there is no model/config.json "
+                "in it. Let the run finish, with its config and --resume."
+            )
+        return folder
     if os.path.isfile(path):
         raise UserError(f"{key}={shown(source)} is a file. Give the folder that has the model's config.json, too.")
     try:

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 State = Mapping[str, torch.Tensor]
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-PICKLED = "pytorch_model*.bin"
+PICKLED, WHOLE, PICKLED_INDEX = "pytorch_model*.bin", "pytorch_model.bin", "pytorch_model.bin.index.json"
 TORN = (SafetensorError, OSError, ValueError)  # what safetensors raises
 SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys that programs put the weights under
@@ -37,7 +37,7 @@ def weight_files(folder: Path) -> list[Path]:
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if (folder / INDEX).is_file():
-        return _shards(folder)
+        return _shards(folder / INDEX)
     raise UserError(f"{folder} holds no {WEIGHTS}. {_instead(folder)}")
 
 
@@ -61,19 +61,19 @@ def num_elements(folder: Path) -> int:
     return total
 
 
-def _shards(folder: Path) -> list[Path]:
-    tree = read_model_text(folder / INDEX, ModelText)
+def _shards(index: Path) -> list[Path]:
+    tree = read_model_text(index, ModelText)
     shards = tree.get("weight_map")
     if not isinstance(shards, dict) or not shards or not all(isinstance(name, str) for name in shards.values()):
-        raise UserError(f"{folder / INDEX} has no `weight_map` of tensors to files. Download or save the model again.")
+        raise UserError(f"{index} has no `weight_map` of tensors to files. Download or save the model again.")
     names = sorted(set(shards.values()))
-    absent = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
+    absent = [name for name in names if Path(name).name != name or not (index.parent / name).is_file()]
     if absent:
         raise UserError(
-            f"{folder / INDEX} names {len(absent)} of {len(names)} files that are not in the folder, such as "
+            f"{index} names {len(absent)} of {len(names)} files that are not in the folder, such as "
             f"{shown(absent[0])}. Download or save the model again."
         )
-    return [folder / name for name in names]
+    return [index.parent / name for name in names]
 
 
 def _instead(folder: Path) -> str:
@@ -99,10 +99,15 @@ def convert(folder: str | Path) -> None:
     """Writes `model.safetensors` beside the pickled weights of a folder, which are read as plain tensors.
 
     Raises:
-        UserError: there are none, or they hold something else than tensors.
+        UserError: there are none, not all of them, or they hold something else than tensors.
     """
     folder = Path(folder)
-    pickled = sorted(folder.glob(PICKLED))
+    if (folder / WHOLE).is_file():
+        pickled = [folder / WHOLE]
+    elif (folder / PICKLED_INDEX).is_file():
+        pickled = _shards(folder / PICKLED_INDEX)
+    else:
+        pickled = sorted(folder.glob(PICKLED))
     if not pickled:
         raise UserError(f"{folder} holds no {PICKLED}.")
     state: dict[str, torch.Tensor] = {}
@@ -173,7 +178,7 @@ def _check_kind(path: Path, called: str) -> None:
 def _weights_in(content: Any, called: str) -> dict[str, torch.Tensor] | None:
     """The state dict itself, the one under a wrapper's key, or the only one there is."""
     if _is_state(content):
-        return content  # type: ignore[no-any-return]
+        return content
     inner = {key: value for key, value in content.items() if _is_state(value)} if isinstance(content, dict) else {}
     chosen = next((key for key in WRAPPERS if key in inner), next(iter(inner)) if len(inner) == 1 else None)
     if chosen is None:
@@ -181,7 +186,7 @@ def _weights_in(content: Any, called: str) -> dict[str, torch.Tensor] | None:
     others = [key for key in inner if key != chosen]
     if others:
         logger.warning("%s: the weights under %s are read, those under %s not.", called, shown(chosen), shown(others))
-    return inner[chosen]  # type: ignore[no-any-return]
+    return inner[chosen]
 
 
 def _is_state(value: object) -> bool:

@@ -16,6 +16,7 @@ from torch import nn
 from hfseg.config import EvalConfig
 from hfseg.errors import UserError
 from hfseg.models.loss import STRIP_ELEMENTS_CPU, STRIP_ELEMENTS_GPU, Observer, SegmentationLoss, segmentation_loss
+from hfseg.models.model_files import FORWARD_ERRORS, reason
 
 SMALLEST_SIDE = 32  # the stride of the last stage of an encoder; some models have no pixel left below it
 WINDOWS_PER_PASS_GPU = 8  # on a CPU one window at a time: it is large enough to keep the cores busy
@@ -140,10 +141,15 @@ def forward_logits(network: nn.Module, pixel_values: torch.Tensor) -> torch.Tens
     """Logits (B, K, h, w), at least fp32.
 
     Raises:
-        UserError: the model does not take images of this size.
+        UserError: the model does not take images of this size, or cannot be computed at all.
     """
     try:
         logits = network(pixel_values=pixel_values)["logits"]
+    except FORWARD_ERRORS as error:
+        raise UserError(
+            f"The model fails on any image ({reason(error)}): its class cannot compute what its config says. Save or "
+            "download config.json and the weights together again."
+        ) from error
     except (ValueError, RuntimeError) as error:
         height, width = pixel_values.shape[-2:]
         if isinstance(error, RuntimeError) and min(height, width) >= SMALLEST_SIDE:

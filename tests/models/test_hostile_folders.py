@@ -16,12 +16,19 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import SegformerForSemanticSegmentation
+from transformers import (
+    AutoModelForSemanticSegmentation,
+    BeitConfig,
+    MobileViTConfig,
+    SegformerForSemanticSegmentation,
+    SegformerImageProcessor,
+)
 
 from hfseg import LabelSet, SegmentationPipeline, UserError, predict
 from hfseg.config import ModelConfig, RunConfig
 from hfseg.export import check_beside, metadata, own_size
 from hfseg.models.auto_model import load_trained
+from hfseg.models.dry_run import dry_run
 from hfseg.models.loading import load_model, load_processor
 from hfseg.models.model_files import ModelText, read_model_text
 from hfseg.predictions import predict_images
@@ -219,6 +226,50 @@ def test_every_door_takes_a_runs_folder(plain: Path, tmp_path: Path) -> None:
     shutil.copytree(plain, tmp_path / "run" / "model")
     for door in (by_predict, by_predictor, by_pipeline_and_export, by_training):
         door(tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Small models of other architectures, whose config is first looked at by their first image."""
+    folder = tmp_path_factory.mktemp("others")
+    sizes: dict[str, Any] = {"num_attention_heads": 2, "image_size": 64, "num_labels": 3}
+    beit = BeitConfig(
+        hidden_size=16, num_hidden_layers=4, intermediate_size=16, patch_size=16, out_indices=[1, 2, 3, 4],
+        use_auxiliary_head=False, **sizes,
+    )  # fmt: skip
+    mobilevit = MobileViTConfig(hidden_sizes=[16] * 3, neck_hidden_sizes=[8] * 7, aspp_out_channels=8, **sizes)
+    for config in (beit, mobilevit):
+        AutoModelForSemanticSegmentation.from_config(config).save_pretrained(folder / config.model_type)
+        SegformerImageProcessor(size={"height": 64, "width": 64}).save_pretrained(folder / config.model_type)
+    return {path.name: path for path in folder.iterdir()}
+
+
+def by_dry_run(folder: Path) -> None:
+    problem, _ = dry_run(load_model(ModelConfig(type="auto", init=str(folder)), LABELS), (64, 64))
+    if problem is not None:
+        raise UserError(problem)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("beit", {"patch_size": [16, 16]}),
+        ("beit", {"out_indices": "abc"}),
+        ("mobilevit", {"patch_size": [2, 2]}),
+        ("mobilevit", {"patch_size": 0}),
+        ("mobilevit", {"patch_size": 10**9}),
+        ("mobilevit", {"atrous_rates": [0, 0, 0]}),
+    ],
+    ids=str,
+)
+def test_what_only_the_first_image_shows(
+    kind: str, changes: dict[str, Any], others: dict[str, Path], tmp_path: Path
+) -> None:
+    by_predict(others[kind])
+    folder = described_as(others[kind], tmp_path / "x", **changes)
+    for door in (by_predict, by_predictor, by_dry_run):
+        with pytest.raises(UserError):
+            door(folder)
 
 
 CODE = """

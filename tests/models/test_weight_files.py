@@ -140,3 +140,27 @@ def test_a_folders_shards_are_converted_under_their_own_names(tmp_path: Path) ->
         torch.save(shard, tmp_path / f"pytorch_model-0000{number + 1}-of-00002.bin")
     convert(tmp_path)
     assert read_safetensors(tmp_path).keys() == {"model.a", "head.b", "model.c"}
+
+
+def test_pickled_shards_are_those_of_the_index(tmp_path: Path) -> None:
+    names = [f"pytorch_model-0000{number}-of-00002.bin" for number in (1, 2)]
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"a": names[0], "b": names[1]}}))
+    torch.save({"a": torch.zeros(1)}, tmp_path / names[0])
+    with pytest.raises(UserError, match=r"index\.json names 1 of 2 files that are not in the folder"):
+        convert(tmp_path)
+    assert not (tmp_path / "model.safetensors").exists()
+    torch.save({"b": torch.zeros(1)}, tmp_path / names[1])
+    torch.save({"old": torch.zeros(1)}, tmp_path / "pytorch_model_old.bin")
+    convert(tmp_path)
+    assert read_safetensors(tmp_path).keys() == {"a", "b"}
+    torch.save({"c": torch.zeros(1)}, tmp_path / "pytorch_model.bin")  # what transformers looks for first
+    convert(tmp_path)
+    assert read_safetensors(tmp_path).keys() == {"c"}
+
+
+def test_a_run_without_a_model_is_told(tmp_path: Path) -> None:
+    (tmp_path / "run_config.yaml").write_text("name: x")
+    (tmp_path / "model").mkdir()
+    for load in (load_trained, lambda source: load_model(ModelConfig(init=source), LabelSet(["a", "b"]))):
+        with pytest.raises(UserError, match=r"a run that has left no model: .*--resume"):
+            load(str(tmp_path))
