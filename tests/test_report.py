@@ -76,7 +76,7 @@ def write_folder(root: Path) -> None:
             colours = np.array([(200, 40, 40), (40, 200, 40), (40, 40, 200)], dtype=np.uint8)
             Image.fromarray(colours[mask]).save(root / "images" / split / f"{split}{number}.png")
             Image.fromarray(mask).save(root / "masks" / split / f"{split}{number}.png")
-    (root / "classes.txt").write_text("\n".join(NASTY) + "\n")
+    (root / "classes.json").write_text(json.dumps(NASTY))
 
 
 def make_run(folder: Path, data: dict[str, object]) -> Path:
