@@ -44,7 +44,7 @@ def uncertain_choice(metrics: Mapping[str, Any]) -> str:
         doubt = "" if number is None else "too few for an interval"
     else:
         half = (high - low) / 2
-        if number is not None and number > 1:  # older runs do not say it
+        if number is not None and number >= 2:  # older runs do not say it
             # Resampling N images gives sqrt((N - 1) / N) of a mean's standard deviation.
             half = half_width(half / Z * math.sqrt(number / (number - 1)), int(number))
         doubt = f"by which mean IoU is known to about +-{half:.2f} (95 %)" if 2 * half > WIDE else ""
