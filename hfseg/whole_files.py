@@ -21,6 +21,7 @@ LEFTOVERS = ".*.partial"  # what a killed process leaves
 REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "Make room on its disk."),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Make its folder writable, or give another."),
+    errno.EEXIST: "Remove what is there, or give another place.",
     **dict.fromkeys((errno.ENOENT, errno.ENOTDIR, errno.ESTALE), "Its folder is not there, or has been removed."),
 }
 # torch.save raises RuntimeError from its C++ writer, with no error number: what it says, and what that means

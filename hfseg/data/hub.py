@@ -18,6 +18,7 @@ from huggingface_hub import errors, hf_hub_download
 
 from hfseg.config import DataConfig
 from hfseg.data.classes import find_class_file, named_classes, read_class_table
+from hfseg.data.declared_files import check_folder, check_repo
 from hfseg.data.files import digest, file_state
 from hfseg.data.home import Home
 from hfseg.data.masks import MaskReader
@@ -110,6 +111,9 @@ def fetch(config: DataConfig, cache_dir: Path) -> Splits:
         # Another state of the files never meets an old cache, whatever `datasets` looks at
         cache = str(cache_dir / "hub" / digest([(str(path), *file_state(path)) for path in files]))
         source = str(config.root)
+        check_folder(config.root)
+    else:
+        check_repo(str(config.repo), config.revision)
     try:
         found = datasets.load_dataset(
             source, config.subset, revision=config.revision, streaming=config.streaming, cache_dir=cache

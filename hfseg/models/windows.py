@@ -155,8 +155,8 @@ def forward_logits(network: nn.Module, pixel_values: torch.Tensor) -> torch.Tens
         if isinstance(error, RuntimeError) and min(height, width) >= SMALLEST_SIDE:
             raise
         raise UserError(
-            f"The model does not take images of {height} x {width} pixels: {error} Choose eval.mode=resize with "
-            "eval.size, or eval.mode=slide with eval.crop, of a size that it takes."
+            f"The model does not take images of {height} x {width} pixels: {str(error).rstrip('.')}. Choose "
+            "eval.mode=resize with eval.size, or eval.mode=slide with eval.crop, of a size that it takes."
         ) from error
     return logits if logits.dtype == torch.float64 else logits.float()
 

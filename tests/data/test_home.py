@@ -107,6 +107,37 @@ def test_rows_cannot_open_what_is_not_the_data_sets(
     assert asked == []
 
 
+@pytest.mark.parametrize("name", ["README.md", ".huggingface.yaml"])
+@pytest.mark.parametrize("kind", ["http", "up", "absolute", "zip", "folder"])
+def test_a_readme_cannot_have_opened_what_is_not_the_data_sets(
+    tmp_path: Path, server: tuple[str, list[str]], kind: str, name: str
+) -> None:
+    address, asked = server
+    outside = make(tmp_path / "outside") / "train-00000-of-00001.parquet"
+    path = {
+        "http": f"{address}/x.parquet",
+        "up": f"../outside/{outside.name}",
+        "absolute": str(outside),
+        "zip": f"zip://x.parquet::{address}/x.zip",
+        "folder": "../outside",
+    }[kind]
+    files = f"data_dir: {path}" if kind == "folder" else f"data_files: [{{split: train, path: ['{path}']}}]"
+    text = f"configs:\n- config_name: default\n  {files}\n"
+    root = make(tmp_path / "data")
+    (root / name).write_text(f"---\n{text}---\n# Data\n" if name == "README.md" else text)
+    for streaming in (False, True):
+        with pytest.raises(UserError, match="which are not files of the data set"):
+            load_dataset(config(root, streaming))
+    assert asked == []
+
+
+def test_a_readme_may_name_the_data_sets_own_files(tmp_path: Path) -> None:
+    root = make(tmp_path / "data")
+    configs = "configs:\n- config_name: default\n  data_files:\n  - split: train\n    path: train-*.parquet\n"
+    (root / "README.md").write_text(f"---\nlicense: mit\n{configs}---\n# Data\n")
+    assert sum(map(len, load_dataset(config(root))[0].values())) == len(IMAGES)
+
+
 def test_another_column_is_never_decoded(tmp_path: Path, server: tuple[str, list[str]]) -> None:
     address, asked = server
     for index in (0, 3):
