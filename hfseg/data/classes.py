@@ -11,6 +11,7 @@ what unlabelled pixels are called and, in a colour table, how they look. Beside 
 counts only if it is listed: such pixels do not count either.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,18 +21,10 @@ from hfseg.data.class_formats import Entry, read_entries
 from hfseg.errors import UserError, shown
 from hfseg.labels import Colour, LabelSet
 
-CLASS_FILES = (
-    "classes.txt",
-    "classes.json",
-    "classes.yaml",
-    "classes.yml",
-    "id2label.json",
-    "labelmap.txt",
-    "_classes.csv",
-    "class_dict.csv",
-    "label_colors.txt",
-    "labels.txt",
-)
+OWN_FILES = ("classes.txt", "classes.json", "classes.yaml", "classes.yml", "id2label.json")
+CLASS_FILES = (*OWN_FILES, "labelmap.txt", "_classes.csv", "class_dict.csv", "label_colors.txt", "labels.txt")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,6 +45,8 @@ class ClassTable:
 def find_class_file(folder: Path, chosen: Path | None) -> Path:
     """The class file: `chosen`, in the folder or from anywhere, or the one that the folder has.
 
+    Where those of other programs contradict one of `OWN_FILES`, that one counts, and a line names the others.
+
     Raises:
         UserError: there is none, or none is chosen of several that do not say the same.
     """
@@ -62,7 +57,16 @@ def find_class_file(folder: Path, chosen: Path | None) -> Path:
             f"There is no class file {chosen or ' or '.join(CLASS_FILES)} in {folder}. Write one, with a class name "
             "on each line in the order of the ids, or set data.classes to its path."
         )
-    return found[0] if chosen or len(found) == 1 else _choose(folder, found)
+    own = [path for path in found if path.name in OWN_FILES]
+    try:
+        return found[0] if chosen or len(found) == 1 else _choose(folder, found)
+    except UserError:
+        if not own or len(own) == len(found):
+            raise
+    counts = own[0] if len(own) == 1 else _choose(folder, own)
+    others = ", ".join(path.name for path in found if path not in own)
+    logger.warning("%s names the classes; not the same, and not read: %s. data.classes chooses.", counts, others)
+    return counts
 
 
 def read_class_table(path: Path, ignore_index: int | None = None) -> ClassTable:

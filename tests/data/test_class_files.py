@@ -152,17 +152,22 @@ def test_the_ignore_index_may_be_listed(tmp_path: Path) -> None:
     assert named_classes(["sky", "road"], ignore_index=255).void == (255,)
 
 
-def test_several_class_files(tmp_path: Path) -> None:
+def test_several_class_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "classes.txt").write_text("sky\nroad\n")
     (tmp_path / "labelmap.txt").write_text("sky:0,0,0::\nroad:255,0,0::\n")
     assert find_class_file(tmp_path, None).name == "labelmap.txt"  # they agree, and it has colours too
     (tmp_path / "_classes.csv").write_text("Pixel Value, Class\n0, sky\n1, tree\n")
-    with pytest.raises(
-        UserError, match=r"id 1 is 'road' in classes.txt, but 'tree' in _classes.csv. Set data.classes"
-    ):
-        find_class_file(tmp_path, None)
+    assert find_class_file(tmp_path, None).name == "classes.txt"  # hfseg's own counts
+    assert "not read: labelmap.txt, _classes.csv. data.classes chooses" in caplog.text
     assert find_class_file(tmp_path, Path("_classes.csv")).name == "_classes.csv"
+    (tmp_path / "classes.json").write_text('["sky", "car"]')
+    with pytest.raises(UserError, match=r"id 1 is 'road' in classes.txt, but 'car' in classes.json. Set data.classes"):
+        find_class_file(tmp_path, None)
+    for name in ("classes.txt", "classes.json"):
+        (tmp_path / name).unlink()
+    with pytest.raises(UserError, match=r"id 1 is 'road' in labelmap.txt, but 'tree' in _classes.csv"):
+        find_class_file(tmp_path, None)
     (tmp_path / "_classes.csv").unlink()
-    (tmp_path / "classes.json").write_text('{"sky": [0, 0, 0], "road": [0, 0, 255]}')
-    with pytest.raises(UserError, match=r"the colours in classes.json and labelmap.txt do not agree"):
+    (tmp_path / "class_dict.csv").write_text("name,r,g,b\nsky,0,0,0\nroad,0,0,255\n")
+    with pytest.raises(UserError, match=r"the colours in labelmap.txt and class_dict.csv do not agree"):
         find_class_file(tmp_path, None)
