@@ -4,9 +4,9 @@ import datasets
 
 from hfseg.data.check import file_of_cell
 from hfseg.data.decoding import EncodedRows, undecoded
-from hfseg.data.images import UNREADABLE
+from hfseg.data.files import reading
 from hfseg.data.inspection import open_file, read_header
-from hfseg.errors import UserError, shown
+from hfseg.errors import shown
 
 Size = tuple[int, int]
 
@@ -21,11 +21,9 @@ def image_sizes(data: datasets.Dataset) -> dict[str, Size]:
     """
     sizes = {}
     for row in undecoded(data).select_columns(["name", "label"]):
-        try:
-            with open_file(file_of_cell(row["label"]) or b"") as image:
-                width, height = read_header(image).upright
-        except UNREADABLE as error:
-            raise UserError(f"The label map of sample {row['name']!r} cannot be read: {shown(error)}.") from error
+        where = f"The label map of sample {shown(row['name'])}"
+        with reading(where), open_file(file_of_cell(row["label"]) or b"") as image:
+            width, height = read_header(image).upright
         sizes[row["name"]] = (height, width)
     return sizes
 
