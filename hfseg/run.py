@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -61,17 +62,16 @@ def run(config: RunConfig, resume: bool = False, eval_only: bool = False) -> dic
     check_hub(config, args, eval_only)
     check_worker_memory(config, args)
     with writing_run(config.output_dir) if args.process_index == 0 else nullcontext():
-        if resume and missing_pages(config.output_dir):
-            return complete(config, args)
+        if resume and (missing := missing_pages(config.output_dir)):
+            return complete(config, args, missing)
         return run_in_folder(config, args, resume, eval_only)
 
 
 def run_in_folder(config: RunConfig, args: TrainingArguments, resume: bool, eval_only: bool) -> dict[str, Any]:
     """The run itself, in a folder that no other process writes to; see `run`."""
     checkpoint = check_output_dir(config, resume, eval_only)
-    differing = check_same_run(config, eval_only) if resume or eval_only else None
-    if differing is not None and args.process_index == 0:
-        Console().print(differing, highlight=False, markup=False, soft_wrap=True)
+    if resume or eval_only:
+        check_settings(config, args, eval_only)
     set_seed(config.seed)
     if not eval_only and not config.data.streaming:
         check_quickly(config, quiet=args.process_index > 0)
@@ -124,16 +124,23 @@ def write_results(trainer: SegTrainer, config: RunConfig, scores: FinalScores, v
     print_table(scores.per_class, scores.metrics)
 
 
-def complete(config: RunConfig, args: TrainingArguments) -> dict[str, Any]:
+def complete(config: RunConfig, args: TrainingArguments, missing: Sequence[str]) -> dict[str, Any]:
     """Makes what a run lacks that was stopped after its scores were written; trains and scores nothing.
+
+    Args:
+        config: of the run.
+        args: for which process this is.
+        missing: what it lacks, see `missing_pages`.
 
     Returns:
         What `metrics.json` holds.
     """
     output_dir = config.output_dir
-    check_same_run(config, eval_only=False)
-    missing = missing_pages(output_dir)
-    if missing and args.process_index == 0:
+    check_settings(config, args, eval_only=False)
+    per_class, metrics = (
+        json.loads((output_dir / name).read_text(encoding="utf-8")) for name in ("per_class.json", "metrics.json")
+    )
+    if args.process_index == 0:
         logger.warning("%s is scored already. What is missing is made: %s.", output_dir, ", ".join(missing))
         if set(missing) & set(EXAMPLES):
             data, labels = load_dataset(config.data)
@@ -143,13 +150,17 @@ def complete(config: RunConfig, args: TrainingArguments) -> dict[str, Any]:
             processor = load_processor(config, str(saved))
             keep_examples(output_dir, config.eval, model, processor, data["validation"], labels)
         write_pages(output_dir)
-        per_class, metrics = (
-            json.loads((output_dir / name).read_text(encoding="utf-8")) for name in ("per_class.json", "metrics.json")
-        )
         print_table(per_class, metrics)
         if config.hub.repo is not None and not unscored(metrics):
             publish_run(output_dir, config.hub)
-    return json.loads((output_dir / "metrics.json").read_text(encoding="utf-8"))
+    return dict(metrics)
+
+
+def check_settings(config: RunConfig, args: TrainingArguments, eval_only: bool) -> None:
+    """Raises UserError where the saved run is another one, see `check_same_run`; prints what differs and may."""
+    differing = check_same_run(config, eval_only)
+    if differing is not None and args.process_index == 0:
+        Console().print(differing, highlight=False, markup=False, soft_wrap=True)
 
 
 def check_hub(config: RunConfig, args: TrainingArguments, eval_only: bool) -> None:
