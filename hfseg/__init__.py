@@ -10,7 +10,7 @@ from hfseg.data import EvalSet, SegCollator, TrainSet, TrainTransform, load_data
 from hfseg.doctor import check
 from hfseg.errors import HubTransferError, UserError
 from hfseg.evaluate_module import evaluate_metric
-from hfseg.hub import PushResult, pull, push
+from hfseg.hub import PushResult, pull
 from hfseg.intervals import Interval, PairedTest, bootstrap_interval, paired_test
 from hfseg.labels import LabelSet
 from hfseg.metrics import SegMetrics
@@ -19,7 +19,7 @@ from hfseg.models.segformer import HfsegSegformerConfig, HfsegSegformerForSemant
 from hfseg.pipeline import SegmentationPipeline
 from hfseg.predict import predict
 from hfseg.predictions import predict_images
-from hfseg.publish import publish_finished
+from hfseg.publish import publish_finished, push
 from hfseg.run import run
 from hfseg.study import check_study, run_study
 from hfseg.trainer import SegTrainer

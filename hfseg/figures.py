@@ -13,7 +13,6 @@ import re
 import warnings
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +27,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hfseg.errors import printable
-from hfseg.labels import LabelSet
+from hfseg.labels import OVERLAY, LabelSet
+from hfseg.run_examples import Example
 from hfseg.whole_files import writing, written_whole
 
 UNDEFINED = "\N{EN DASH}"
@@ -37,7 +37,6 @@ BLUE, VERMILION = "#0072B2", "#D55E00"  # training and validation of a single ru
 RUN_COLOURS = (BLUE, "#E69F00", "#009E73", "#CC79A7", VERMILION, "#56B4E9", "#8C8C8C")
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)))  # from one round of colours to the next
 WRONG = (224, 0, 122)  # of an error map's wrong pixels: far from grey for any colour vision
-OVERLAY = 0.55  # weight of the class colour over the image
 MAX_CELLS = 40  # classes of a confusion matrix with numbers in it
 # Inches of a confusion matrix and of bars, whatever the number of classes, and how many names have room along them
 MAX_SIDE, MAX_SIDE_NAMES = 18.4, 150
@@ -67,21 +66,6 @@ PANELS = {"loss": ("loss", "eval_loss", "loss"), "mean_iou": ("train_mean_iou", 
 NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Example:
-    """One image with its labels (H, W) and the model's classes (H, W), and the mean IoU between them.
-
-    `title` says why it is shown, such as "best"; empty for one of a fixed handful.
-    """
-
-    name: str
-    image: Image.Image
-    label: NDArray[np.integer]
-    prediction: NDArray[np.integer]
-    mean_iou: float
-    title: str = ""
 
 
 @rc_context(STYLE)

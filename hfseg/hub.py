@@ -1,4 +1,4 @@
-"""push and pull, which say what went wrong: one commit that is read back, one snapshot of a pinned revision."""
+"""Down from the Hub and up to it, saying what went wrong: one pinned snapshot, one commit that is read back."""
 
 import errno
 import hashlib
@@ -21,7 +21,6 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id
 
 from hfseg.errors import HubTransferError, UserError
-from hfseg.run_files import Files, published_files
 
 # The uploads of large files end in RuntimeError, and LFS' refusals, a refused card among them, in ValueError.
 TRANSFER_ERRORS = (HTTPError, OSError, RuntimeError, ValueError)
@@ -43,6 +42,9 @@ PULL_REQUEST = "refs/pr/"
 REVISION = re.compile(r"\w(?:[\w+@-]|[./](?![./]|lock\b|$))*")  # what git allows, without its odd characters
 TRY_AGAIN = "Check the connection, then run the same command again."
 
+Files: TypeAlias = dict[str, bytes | Path]  # by their path in the repository; text as the bytes to send
+TEXT = (".json", ".jsonl", ".yaml", ".md", ".html", ".py")
+TOKEN = re.compile(rb"hf_[A-Za-z0-9]{30,}")
 Hub: TypeAlias = HfApi  # so that signatures below stay short
 logger = logging.getLogger(__name__)
 
@@ -57,43 +59,6 @@ class PushResult:
     is_new: bool  # False where everything was there
 
 
-def push(
-    run_dir: str | Path,
-    repo: str,
-    *,
-    revision: str | None = None,
-    private: bool = True,
-    create_pr: bool = False,
-    images: bool = False,
-    token: str | None = None,
-) -> PushResult:
-    """Publishes a finished run as one commit, and compares the sums of everything that arrived.
-
-    Sent are the weights, their config and image processor at the repository's top level, the card, the scores, the
-    config and the figures. Never sent are the optimizer, `training_args.bin`, checkpoints, paths of this machine and
-    tokens; pictures of the data only where it is drawn, or with `images`.
-
-    Args:
-        run_dir: the folder of the run.
-        repo: `owner/name`, or `name` for the token's own user; made if there is none.
-        revision: the branch, made if there is none; `main` by default.
-        private: a repository that is made is private, and one that everybody can see is refused.
-        create_pr: open a pull request instead of a commit on the branch.
-        images: send pictures that show images of the data, too.
-        token: by default the one of `hf auth login` or `HF_TOKEN`.
-
-    Raises:
-        UserError: the run is not finished, its card lacks a field, the name, the token or its rights will not do: then
-            nothing was sent.
-        HubTransferError: the transfer failed; says what has reached the repository.
-    """
-    run_dir = Path(run_dir)
-    published_files(run_dir, images)  # what is wrong with the run is said before the Hub is asked anything
-    repo = check_access(repo, private, create_pr, token, revision)
-    files = published_files(run_dir, images, repo)
-    return _commit(files, repo, f"Publish {run_dir.resolve().name}", revision, private, create_pr, token)
-
-
 def publish(
     files: Files,
     repo: str,
@@ -103,14 +68,19 @@ def publish(
     create_pr: bool = False,
     token: str | None = None,
 ) -> PushResult:
-    """Sends files as one commit and reads it back; see `push`."""
+    """Sends files as one commit and reads it back; see `hfseg.push`."""
     repo = check_access(repo, private, create_pr, token, revision)
-    return _commit(files, repo, message, revision, private, create_pr, token)
+    return commit_files(files, repo, message, revision, private, create_pr, token)
 
 
-def _commit(
+def commit_files(
     files: Files, repo: str, message: str, revision: str | None, private: bool, create_pr: bool, token: str | None
 ) -> PushResult:
+    """Sends files as one commit to a repository that `check_access` has seen, and reads it back.
+
+    Raises:
+        HubTransferError: the transfer failed; says what has reached the repository.
+    """
     hub = HfApi(token=token)
     doing = f"Publishing to {repo}"
     with _named(doing, "Nothing was published."):
@@ -337,3 +307,41 @@ def _next_step(error: BaseException) -> str:
         return "Set HF_HOME, or HF_HUB_CACHE, to a folder that can be written to, then run the same command again."
     codes = [each.response.status_code for each in chain if isinstance(each, HfHubHTTPError)]
     return next((NEXT_STEPS[code] for code in codes if code in NEXT_STEPS), TRY_AGAIN)
+
+
+def public_files(found: dict[str, Path], private: dict[str, str]) -> Files:
+    """Files as they may be sent: text without private words, everything else as it is.
+
+    Raises:
+        UserError: a text cannot be read, or holds a token.
+    """
+    files: Files = {}
+    for name, path in found.items():
+        try:
+            text = path.read_text(encoding="utf-8") if path.suffix in TEXT else None
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} is torn ({error}). Restore it; nothing was sent.") from error
+        files[name] = path if text is None else public_text(text, private).encode()
+    check_no_token(files)
+    return files
+
+
+def model_files(folder: Path) -> dict[str, Path]:
+    """Weights, configs and model code of a folder that `save_pretrained` wrote, or of a checkpoint."""
+    patterns = ("*config.json", "model*.safetensors", "model.safetensors.index.json", "*.py")
+    return {path.name: path for pattern in patterns for path in sorted(folder.glob(pattern))}
+
+
+def public_text(text: str, private: dict[str, str]) -> str:
+    """Text with other words for private paths, wherever they stand as paths."""
+    for word, public in private.items():
+        text = re.sub(rf"(?<![\w.>-]){re.escape(word)}(?![\w-])", public, text)
+    return text
+
+
+def check_no_token(files: Files) -> None:
+    """Raises UserError where a token of the Hub is in a file: in a note, say, or a command."""
+    own = get_token()
+    for name, content in files.items():
+        if isinstance(content, bytes) and (TOKEN.search(content) or (own and own.encode() in content)):
+            raise UserError(f"{name} holds a token of the Hub. Take it out of the run's files; nothing was sent.")

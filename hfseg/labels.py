@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from hfseg.errors import UserError, shown
 
 Colour = tuple[int, int, int]
+OVERLAY = 0.55  # weight of the class colour over the image, in every picture
 MIN_INDEX, MAX_INDEX = -(2**31), 2**31 - 1  # labels are counted in 32 bits
 
 # Okabe & Ito (2008), "Color universal design": eight colours that people with any colour vision can tell apart.

@@ -13,8 +13,7 @@ from PIL import Image
 from hfseg.data.files import file_state
 from hfseg.data.image_paths import PICTURES, PREDICTIONS
 from hfseg.errors import UserError, WriteError
-from hfseg.figures import OVERLAY
-from hfseg.labels import LabelSet
+from hfseg.labels import OVERLAY, LabelSet
 from hfseg.whole_files import LEFTOVERS, remove_leftovers, write_json, writing, written_whole
 
 LINES, SETTINGS, PARTS = PREDICTIONS, "settings.json", ".parts"

@@ -10,8 +10,7 @@ from transformers import Trainer
 from transformers.trainer_utils import HubStrategy
 
 from hfseg.errors import HubTransferError, UserError
-from hfseg.hub import PushResult, check_access, publish
-from hfseg.run_files import Files, check_no_token, model_files, public_files
+from hfseg.hub import Files, PushResult, check_access, check_no_token, model_files, public_files, publish
 from hfseg.whole_files import write_text
 
 NO_OPTIMIZER = (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS)

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from hfseg import page
 from hfseg.card.facts import public_config
 from hfseg.caveats import caveats, unscored
-from hfseg.figures import UNDEFINED, Example, example_pictures, inline_svg, plot_learning_curves, row_shares
+from hfseg.figures import UNDEFINED, example_pictures, inline_svg, plot_learning_curves, row_shares
 from hfseg.labels import LabelSet
 from hfseg.results import RunResults
+from hfseg.run_examples import Example
 from hfseg.scores import SPLITS, with_interval
 from hfseg.whole_files import write_text
 from hfseg.yaml_text import dump_yaml

@@ -8,9 +8,8 @@ from typing import Any
 
 from hfseg.callbacks import read_history
 from hfseg.counts import COUNTS, load_arrays
-from hfseg.examples import load_examples
-from hfseg.figures import Example
 from hfseg.labels import LabelSet
+from hfseg.run_examples import Example, load_examples
 from hfseg.scores import SPLITS, Counts
 from hfseg.text_files import read_text
 from hfseg.yaml_text import parse_yaml

@@ -6,10 +6,11 @@ import datasets
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from hfseg.config import EvalConfig
-from hfseg.examples import chosen_rows, predict_examples, save_examples
+from hfseg.examples import chosen_rows, predict_examples
 from hfseg.figures import plot_class_bars, plot_confusion, plot_examples, plot_learning_curves, save_figure
 from hfseg.labels import LabelSet
 from hfseg.results import RunResults
+from hfseg.run_examples import save_examples
 from hfseg.scores import SPLITS
 
 

@@ -1,28 +1,23 @@
 """What of a run's folder may be published, in the form in which it may."""
 
 import json
-import re
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-from huggingface_hub import get_token
 from safetensors import SafetensorError, safe_open
 
 from hfseg.card.checks import check_card
 from hfseg.card.facts import public_config
 from hfseg.errors import UserError
+from hfseg.hub import Files, check_no_token, model_files, public_files, public_text
 from hfseg.model_card import build_card
 from hfseg.text_files import read_text
 from hfseg.yaml_text import dump_yaml, parse_yaml
-
-Files: TypeAlias = dict[str, bytes | Path]  # by their path in the repository; text as the bytes to send
 
 RESULTS = ("metrics.json", "per_class.json", "provenance.json")
 EXTRAS = ("history.jsonl", "counts.npz")
 SHOW_DATA = ("report.html", "figures/*.png")  # may show images of the data, but for the figures below
 PLOTS = ("curves.png", "confusion.png", "per_class.png")  # numbers only
-TEXT = (".json", ".jsonl", ".yaml", ".md", ".html", ".py")
-TOKEN = re.compile(rb"hf_[A-Za-z0-9]{30,}")
 
 
 def published_files(run_dir: Path, images: bool = False, repo: str | None = None) -> Files:
@@ -53,29 +48,6 @@ def published_files(run_dir: Path, images: bool = False, repo: str | None = None
     files |= {name: public_text(text, private).encode() for name, text in written.items()}
     check_no_token(files)
     return files
-
-
-def public_files(found: dict[str, Path], private: dict[str, str]) -> Files:
-    """Files as they may be sent: text without private words, everything else as it is.
-
-    Raises:
-        UserError: a text cannot be read, or holds a token.
-    """
-    files: Files = {}
-    for name, path in found.items():
-        try:
-            text = path.read_text(encoding="utf-8") if path.suffix in TEXT else None
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} is torn ({error}). Restore it; nothing was sent.") from error
-        files[name] = path if text is None else public_text(text, private).encode()
-    check_no_token(files)
-    return files
-
-
-def model_files(folder: Path) -> dict[str, Path]:
-    """Weights, configs and model code of a folder that `save_pretrained` wrote, or of a checkpoint."""
-    patterns = ("*config.json", "model*.safetensors", "model.safetensors.index.json", "*.py")
-    return {path.name: path for pattern in patterns for path in sorted(folder.glob(pattern))}
 
 
 def check_finished(run_dir: Path) -> dict[str, Any]:
@@ -115,18 +87,3 @@ def private_words(run_dir: Path, config: dict[str, Any]) -> dict[str, str]:
         words |= {str(root): "<root>", str(Path(root).resolve()): "<root>"}
     long = [word for word in words if Path(word).is_absolute() and Path(word) != Path(word).parent]
     return {word: words[word] for word in sorted(long, key=len, reverse=True)}
-
-
-def public_text(text: str, private: dict[str, str]) -> str:
-    """Text with other words for private paths, wherever they stand as paths."""
-    for word, public in private.items():
-        text = re.sub(rf"(?<![\w.>-]){re.escape(word)}(?![\w-])", public, text)
-    return text
-
-
-def check_no_token(files: Files) -> None:
-    """Raises UserError where a token of the Hub is in a file: in a note, say, or a command."""
-    own = get_token()
-    for name, content in files.items():
-        if isinstance(content, bytes) and (TOKEN.search(content) or (own and own.encode() in content)):
-            raise UserError(f"{name} holds a token of the Hub. Take it out of the run's files; nothing was sent.")

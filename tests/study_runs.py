@@ -9,8 +9,7 @@ from PIL import Image
 
 from hfseg import LabelSet, RunConfig, SegMetrics
 from hfseg.counts import write_counts
-from hfseg.examples import save_examples
-from hfseg.figures import Example
+from hfseg.run_examples import Example, save_examples
 from hfseg.run_pages import missing_pages
 from hfseg.scores import best_constant_mean_iou, flat_metrics
 from hfseg.study.plan import Job

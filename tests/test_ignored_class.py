@@ -17,8 +17,9 @@ from hfseg.counts import compare_runs, write_counts
 from hfseg.data.class_counts import count_classes, judge_classes
 from hfseg.data.inspection import Inspection
 from hfseg.evaluate_module import evaluate_metric
-from hfseg.figures import WRONG, Example, error_map
+from hfseg.figures import WRONG, error_map
 from hfseg.models.loss import segmentation_loss
+from hfseg.run_examples import Example
 from hfseg.scores import compute_from_confusion
 from tests.test_audit import audited
 from tests.test_metrics import evaluate_mean_iou

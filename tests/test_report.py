@@ -14,8 +14,8 @@ import yaml
 from PIL import Image
 
 from hfseg import RunConfig, SegMetrics, run
-from hfseg.examples import load_examples
 from hfseg.report import write_report
+from hfseg.run_examples import load_examples
 
 NASTY = ("<b>&", 'a "quoted" name', "plain")
 TRAIN = {"max_steps": 2, "per_device_train_batch_size": 4, "logging_steps": 1, "eval_strategy": "steps",
