@@ -3,26 +3,27 @@
 Importing it registers the model types with transformers' Auto classes.
 """
 
-from hfseg.auto import register
 from hfseg.config import DataConfig, EvalConfig, RunConfig, TransformsConfig
-from hfseg.counts import compare_runs
 from hfseg.data import EvalSet, SegCollator, TrainSet, TrainTransform, load_dataset
 from hfseg.doctor import check
 from hfseg.errors import HubTransferError, UserError
-from hfseg.evaluate_module import evaluate_metric
 from hfseg.hub import PushResult, pull
-from hfseg.intervals import Interval, PairedTest, bootstrap_interval, paired_test
+from hfseg.inference import SegmentationPipeline, predict, predict_images
 from hfseg.labels import LabelSet
-from hfseg.metrics import SegMetrics
-from hfseg.models.fcn import HfsegFCNConfig, HfsegFCNForSemanticSegmentation
-from hfseg.models.segformer import HfsegSegformerConfig, HfsegSegformerForSemanticSegmentation, speed_up
-from hfseg.pipeline import SegmentationPipeline
-from hfseg.predict import predict
-from hfseg.predictions import predict_images
-from hfseg.publish import publish_finished, push
+from hfseg.metrics import Interval, PairedTest, SegMetrics, bootstrap_interval, evaluate_metric, paired_test
+from hfseg.models import (
+    HfsegFCNConfig,
+    HfsegFCNForSemanticSegmentation,
+    HfsegSegformerConfig,
+    HfsegSegformerForSemanticSegmentation,
+    register,
+    speed_up,
+)
+from hfseg.publishing import publish_finished, push
 from hfseg.run import run
+from hfseg.runs import compare_runs
 from hfseg.study import check_study, run_study
-from hfseg.trainer import SegTrainer
+from hfseg.training import SegTrainer
 
 __version__ = "0.1.0"
 

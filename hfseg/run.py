@@ -11,29 +11,38 @@ import datasets
 from rich.console import Console
 from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments, set_seed
 
-from hfseg.arguments import check_arguments, check_streaming, check_worker_memory, training_arguments
-from hfseg.callbacks import HistoryCallback, ScheduledUnfreezing, early_stopping
-from hfseg.caveats import unscored
 from hfseg.config import RunConfig
-from hfseg.console import print_table
-from hfseg.counts import write_counts
-from hfseg.data import SegCollator, TrainTransform, check_run_data, eval_set, load_dataset, train_set
+from hfseg.data import SegCollator, TrainTransform, eval_set, load_dataset, train_set
+from hfseg.doctor import check_evaluated_sizes, check_labelled, check_run_data, check_training_batches
 from hfseg.errors import UserError
+from hfseg.files import complete_folder, remove, write_json
 from hfseg.hub import check_access
 from hfseg.labels import LabelSet
-from hfseg.metrics import SegMetrics
-from hfseg.models.loading import load_model, load_processor
-from hfseg.models.temperature import store_temperature
-from hfseg.preflight import check_evaluated_sizes, check_labelled, check_training_batches
-from hfseg.provenance import Provenance, peak_memory_mb
-from hfseg.publish import publish_run
-from hfseg.run_figures import keep_examples
-from hfseg.run_folder import check_output_dir, check_same_classes, check_same_run, writing_run
-from hfseg.run_pages import EXAMPLES, discard_results, missing_pages, write_pages
-from hfseg.scores import flat_metrics
-from hfseg.scoring import FinalScores, evaluate
-from hfseg.trainer import SegTrainer
-from hfseg.whole_files import complete_folder, remove, write_json
+from hfseg.metrics import SegMetrics, flat_metrics, unscored
+from hfseg.models import load_model, load_processor, store_temperature
+from hfseg.publishing import EXAMPLES, discard_results, missing_pages, publish_run, write_pages
+from hfseg.reporting import keep_examples, print_table
+from hfseg.runs import (
+    Provenance,
+    check_output_dir,
+    check_same_classes,
+    check_same_run,
+    peak_memory_mb,
+    write_counts,
+    writing_run,
+)
+from hfseg.training import (
+    FinalScores,
+    HistoryCallback,
+    ScheduledUnfreezing,
+    SegTrainer,
+    check_arguments,
+    check_streaming,
+    check_worker_memory,
+    early_stopping,
+    evaluate,
+    training_arguments,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -207,7 +216,7 @@ def check_fit(
     labels: LabelSet,
     eval_only: bool,
 ) -> None:
-    """Raises UserError where data and model would not work together, see `hfseg.preflight`."""
+    """Raises UserError where data and model would not work together, see `hfseg.doctor.preflight`."""
     check_labelled(args, data, labels)
     crop = None
     if not eval_only:

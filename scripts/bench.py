@@ -175,8 +175,7 @@ def make_step(
     import torch
     import torch.nn.functional as F
 
-    from hfseg.models.freezing import freeze_encoder
-    from hfseg.models.loss import segmentation_loss
+    from hfseg.models import freeze_encoder, segmentation_loss
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = dtype == "tf32"

@@ -23,7 +23,7 @@ from torchvision.transforms import v2
 from transformers import SegformerImageProcessor
 
 import hfseg
-from hfseg.data.samples import normalise
+from hfseg.data import normalise
 
 Row = dict[str, Any]
 Batch = dict[str, torch.Tensor]

@@ -26,7 +26,7 @@ from bench_stock import IGNORED, example_ids, example_scores, histogram_mean_iou
 from transformers import EvalPrediction
 
 import hfseg
-from hfseg.models.loss import segmentation_loss
+from hfseg.models import segmentation_loss
 
 Row = dict[str, Any]
 DISTINCT = 16  # images that are drawn; more are these again

@@ -23,7 +23,7 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 import hfseg
-from hfseg.callbacks import EpochCallback
+from hfseg.training import EpochCallback
 
 Row = dict[str, Any]
 

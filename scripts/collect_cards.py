@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from hfseg.errors import UserError
-from hfseg.model_card import collect_cards, renew_cards
-from hfseg.study.showcase import collect_study, renew_readme
+from hfseg.publishing import collect_cards, renew_cards
+from hfseg.study import collect_study, renew_readme
 
 REPOSITORY = Path(__file__).parent.parent
 CARDS = REPOSITORY / "model_cards"

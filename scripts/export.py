@@ -1,4 +1,4 @@
-"""Export a trained model to ONNX: a thin layer over `hfseg.export`.
+"""Export a trained model to ONNX: a thin layer over `hfseg.inference.onnx`.
 
     python scripts/export.py runs/quickstart --onnx quickstart.onnx
     python scripts/export.py nvidia/segformer-b0-finetuned-ade-512-512 --onnx b0.onnx --argmax
@@ -22,7 +22,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> int:
     arguments = parse_arguments()  # before anything heavy is imported: --help answers at once
-    from hfseg.terminal import lossy_output
+    from hfseg.reporting import lossy_output
 
     with lossy_output():
         return exit_code(arguments)
@@ -31,7 +31,7 @@ def main() -> int:
 def exit_code(arguments: argparse.Namespace) -> int:
     """Exports, and says in one message why not."""
     from hfseg import UserError
-    from hfseg.export import ParityError, export_onnx
+    from hfseg.inference import ParityError, export_onnx
 
     try:
         report = export_onnx(arguments.model, arguments.onnx, arguments.argmax, arguments.trust_remote_code)

@@ -82,7 +82,7 @@ def do(arguments: argparse.Namespace) -> None:
 
 def main() -> int:
     arguments = parse_arguments()  # before anything heavy is imported: --help answers at once
-    from hfseg.terminal import lossy_output
+    from hfseg.reporting import lossy_output
 
     with lossy_output():
         return exit_code(arguments)
@@ -93,7 +93,7 @@ def exit_code(arguments: argparse.Namespace) -> int:
     from torch import distributed
 
     from hfseg import UserError
-    from hfseg.study.process import end_with_parent
+    from hfseg.study import end_with_parent
 
     end_with_parent()
     try:

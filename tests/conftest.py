@@ -4,7 +4,7 @@
 import os
 import tempfile
 
-from tests.hub_server import HubServer
+from tests.hub.server import HubServer
 
 HUB = HubServer().start()
 HOME = tempfile.TemporaryDirectory(prefix="hfseg-tests-")
@@ -28,7 +28,7 @@ import pytest
 import torch
 
 from hfseg import LabelSet
-from hfseg.data.synthetic import write_synthetic_pet
+from hfseg.data.drawn.pets import write_synthetic_pet
 from tests.published import train_tiny, with_small_model
 
 REPOSITORY = Path(__file__).parent.parent

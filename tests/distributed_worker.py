@@ -12,9 +12,9 @@ import torch
 from torch.utils.data import SequentialSampler
 
 from hfseg import LabelSet, SegMetrics, SegTrainer
-from hfseg.callbacks import ScheduledUnfreezing
 from hfseg.config import ModelConfig
-from tests.test_trainer import make_trainer, stable_model, uneven_samples
+from hfseg.training import ScheduledUnfreezing
+from tests.training.test_trainer import make_trainer, stable_model, uneven_samples
 
 LABELS = LabelSet(["pet", "background", "boundary"])
 

@@ -22,7 +22,7 @@ from hfseg import (
     RunConfig,
     run,
 )
-from hfseg.model_card import write_card
+from hfseg.publishing.card import write_card
 
 # Before 2.0 the client goes on with a cached snapshot that is not whole, sends by LFS where Xet fails, gives up at a
 # cut connection, and validates cards at the real Hub only.

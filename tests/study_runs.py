@@ -8,10 +8,9 @@ import numpy as np
 from PIL import Image
 
 from hfseg import LabelSet, RunConfig, SegMetrics
-from hfseg.counts import write_counts
-from hfseg.run_examples import Example, save_examples
-from hfseg.run_pages import missing_pages
-from hfseg.scores import best_constant_mean_iou, flat_metrics
+from hfseg.metrics import best_constant_mean_iou, flat_metrics
+from hfseg.publishing import missing_pages
+from hfseg.runs import Example, save_examples, write_counts
 from hfseg.study.plan import Job
 
 CLASSES = ("pet", "background", "boundary")

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 
 from hfseg import SegMetrics
 from tests.conftest import REPOSITORY
-from tests.test_metrics import Masks, cases
+from tests.metrics.test_seg_metrics import Masks, cases
 
 sys.path.insert(0, str(REPOSITORY / "scripts"))
 

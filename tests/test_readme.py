@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hfseg import RunConfig
-from hfseg.study.showcase import renew_readme
+from hfseg.study import renew_readme
 from tests.conftest import REPOSITORY
 
 TEXT = (REPOSITORY / "README.md").read_text()

@@ -15,8 +15,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSemanticSegmentation, SegformerForSemanticSegmentation, SegformerImageProcessor
 
 from hfseg import DataConfig, RunConfig, UserError, run
-from hfseg.arguments import default_workers, training_arguments
-from hfseg.run_pages import EXAMPLES, PAGES
+from hfseg.publishing import EXAMPLES
+from hfseg.publishing.pages import PAGES
+from hfseg.training import training_arguments
+from hfseg.training.arguments import default_workers
 from tests.conftest import REPOSITORY
 
 SETTINGS = {

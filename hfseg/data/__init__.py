@@ -1,25 +1,73 @@
-"""Data sets, transforms and samples. Data code imports no model code."""
+"""From files to samples: every data set as `datasets` splits with classes, and batches for training and evaluation."""
 
-from hfseg.data.check import check_data, check_rows, check_run_data, check_source
-from hfseg.data.findings import Finding, Report
-from hfseg.data.loading import load_dataset
-from hfseg.data.samples import EvalSet, SegCollator, TrainSet
+from hfseg.data.cache_folder import cache_folder
+from hfseg.data.cityscapes import CATEGORIES, cityscapes_labels
+from hfseg.data.decoding import EncodedRows, undecoded
+from hfseg.data.files import as_rgb, file_state, open_image, reading
+from hfseg.data.images import (
+    DEEP_MODES,
+    TO_8_BITS,
+    UNREADABLE,
+    allow_pixels,
+    check_regular,
+    depth_problem,
+    explain_unreadable,
+    has_more_frames,
+    open_header,
+    orientation_of,
+    upright,
+)
+from hfseg.data.load import find_source, load_dataset
+from hfseg.data.names import same_form
+from hfseg.data.oxford_pet import pet_labels
+from hfseg.data.remedies import list_greys, looks_grey, place_ids
+from hfseg.data.samples import EvalSet, SegCollator, TrainSet, normalise
+from hfseg.data.source import Pair, Source
 from hfseg.data.streaming import eval_set, some_rows, train_set
+from hfseg.data.suffixes import is_image, is_unreadable_image
 from hfseg.data.transforms import TrainTransform
+from hfseg.data.workers import check_shared_memory, num_cores
 
 __all__ = [
+    "CATEGORIES",
+    "DEEP_MODES",
+    "TO_8_BITS",
+    "UNREADABLE",
+    "EncodedRows",
     "EvalSet",
-    "Finding",
-    "Report",
+    "Pair",
     "SegCollator",
+    "Source",
     "TrainSet",
     "TrainTransform",
-    "check_data",
-    "check_rows",
-    "check_run_data",
-    "check_source",
+    "allow_pixels",
+    "as_rgb",
+    "cache_folder",
+    "check_regular",
+    "check_shared_memory",
+    "cityscapes_labels",
+    "depth_problem",
     "eval_set",
+    "explain_unreadable",
+    "file_state",
+    "find_source",
+    "has_more_frames",
+    "is_image",
+    "is_unreadable_image",
+    "list_greys",
     "load_dataset",
+    "looks_grey",
+    "normalise",
+    "num_cores",
+    "open_header",
+    "open_image",
+    "orientation_of",
+    "pet_labels",
+    "place_ids",
+    "reading",
+    "same_form",
     "some_rows",
     "train_set",
+    "undecoded",
+    "upright",
 ]

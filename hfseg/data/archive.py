@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from filelock import FileLock
 
 from hfseg.errors import UserError
-from hfseg.whole_files import complete_folder, remove_leftovers, writing
+from hfseg.files import complete_folder, remove_leftovers, writing
 
 EVERYTHING = re.compile("")
 # What damaged bytes make the two libraries raise, found by damaging some; the last two are about a member's header.

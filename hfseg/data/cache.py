@@ -12,7 +12,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from hfseg.data.decoding import REDUCTIONS, read_row, undecoded
-from hfseg.whole_files import writing
+from hfseg.files import writing
 
 CACHE_VERSION = 1  # rises whenever what is written changes
 TEMPORARY = "tmp*"  # what `datasets` calls an Arrow file that is not whole yet

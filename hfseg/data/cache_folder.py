@@ -5,7 +5,7 @@ from pathlib import Path
 import datasets
 
 from hfseg.errors import UserError, WriteError
-from hfseg.whole_files import new_file_mode, writing
+from hfseg.files import new_file_mode, writing
 
 
 def cache_folder() -> Path:

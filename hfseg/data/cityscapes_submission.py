@@ -11,7 +11,7 @@ from PIL import Image
 
 from hfseg.data.cityscapes import CLASSES
 from hfseg.errors import UserError
-from hfseg.whole_files import complete_folder
+from hfseg.files import complete_folder
 
 SIZE = (2048, 1024)
 TO_LABEL_ID = np.array([label_id for _, label_id, _ in CLASSES], np.uint8)

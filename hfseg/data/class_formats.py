@@ -16,8 +16,7 @@ from pydantic import AfterValidator, AliasChoices, BaseModel, Field, TypeAdapter
 
 from hfseg.data.class_lines import parse_lines
 from hfseg.errors import UserError, shown
-from hfseg.text_files import read_text
-from hfseg.yaml_text import parse_yaml
+from hfseg.files import parse_yaml, read_text
 
 Channel = Annotated[int, Field(ge=0, le=255)]
 Name = Annotated[str, Field(min_length=1), AfterValidator(lambda name: unicodedata.normalize("NFC", name))]

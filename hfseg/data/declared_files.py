@@ -8,8 +8,7 @@ from huggingface_hub import errors, hf_hub_download
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
 from hfseg.errors import UserError, shown
-from hfseg.text_files import read_text
-from hfseg.yaml_text import parse_yaml
+from hfseg.files import parse_yaml, read_text
 
 README, SETTINGS = "README.md", ".huggingface.yaml"  # where `datasets` looks for `configs`
 LOCATIONS = ("data_files", "data_dir")

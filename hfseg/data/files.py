@@ -13,7 +13,7 @@ from PIL import Image
 
 from hfseg.data.images import TO_8_BITS, UNREADABLE, depth_problem, explain_unreadable, open_header, upright
 from hfseg.errors import UserError
-from hfseg.whole_files import writing
+from hfseg.files import writing
 
 
 def open_image(file: Path | BytesIO, where: str = "") -> Image.Image:

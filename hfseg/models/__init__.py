@@ -1,1 +1,55 @@
-"""The models and their loss. Models import no data code."""
+"""SegFormer, FCN and any model of transformers: building, loading, freezing, loss and views of large images."""
+
+from hfseg.models.auto_model import load_trained, reload
+from hfseg.models.dry_run import dry_run
+from hfseg.models.fcn.configuration_fcn import HfsegFCNConfig
+from hfseg.models.fcn.modeling_fcn import HfsegFCNForSemanticSegmentation
+from hfseg.models.freezing import Frozen, encoder_name, freeze_encoder
+from hfseg.models.image_processors import own_processor, processor_beside
+from hfseg.models.inference import inference_copy
+from hfseg.models.loading import FCN_SIZES, load_model, load_processor
+from hfseg.models.loss import PLAIN, SegmentationLoss, segmentation_loss
+from hfseg.models.register import register
+from hfseg.models.segformer.configuration_segformer import SIZES, HfsegSegformerConfig
+from hfseg.models.segformer.modeling_segformer import HfsegSegformerForSemanticSegmentation
+from hfseg.models.segformer.speed_up import speed_up
+from hfseg.models.sources import resolve
+from hfseg.models.temperature import provenance_of, store_temperature, temperature_of
+from hfseg.models.weight_files import weight_files
+from hfseg.models.windows import Rows, Whole, forward_logits, logit_strips, score_image, views
+
+__all__ = [
+    "FCN_SIZES",
+    "PLAIN",
+    "SIZES",
+    "Frozen",
+    "HfsegFCNConfig",
+    "HfsegFCNForSemanticSegmentation",
+    "HfsegSegformerConfig",
+    "HfsegSegformerForSemanticSegmentation",
+    "Rows",
+    "SegmentationLoss",
+    "Whole",
+    "dry_run",
+    "encoder_name",
+    "forward_logits",
+    "freeze_encoder",
+    "inference_copy",
+    "load_model",
+    "load_processor",
+    "load_trained",
+    "logit_strips",
+    "own_processor",
+    "processor_beside",
+    "provenance_of",
+    "register",
+    "reload",
+    "resolve",
+    "score_image",
+    "segmentation_loss",
+    "speed_up",
+    "store_temperature",
+    "temperature_of",
+    "views",
+    "weight_files",
+]

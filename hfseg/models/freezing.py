@@ -8,8 +8,8 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from hfseg.errors import UserError
-from hfseg.models.fcn import HfsegFCNForSemanticSegmentation
-from hfseg.models.segformer import HfsegSegformerForSemanticSegmentation
+from hfseg.models.fcn.modeling_fcn import HfsegFCNForSemanticSegmentation
+from hfseg.models.segformer.modeling_segformer import HfsegSegformerForSemanticSegmentation
 
 
 def encoder_name(model: PreTrainedModel) -> str | None:

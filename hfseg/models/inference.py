@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from hfseg.models.fcn import HfsegFCNForSemanticSegmentation
+from hfseg.models.fcn.modeling_fcn import HfsegFCNForSemanticSegmentation
 
 
 def inference_copy(model: nn.Module) -> nn.Module | None:

@@ -13,12 +13,14 @@ from hfseg.config import ModelConfig, RunConfig
 from hfseg.errors import UserError, shown
 from hfseg.labels import LabelSet
 from hfseg.models.auto_model import check_finite, check_growth, load_auto
-from hfseg.models.fcn import HfsegFCNConfig, HfsegFCNForSemanticSegmentation
+from hfseg.models.fcn.configuration_fcn import HfsegFCNConfig
+from hfseg.models.fcn.modeling_fcn import HfsegFCNForSemanticSegmentation
 from hfseg.models.freezing import Frozen, frozen_parts
 from hfseg.models.image_processors import processor_beside
 from hfseg.models.model_files import ModelText, loading, read_model_text, reason
-from hfseg.models.segformer import SIZES, HfsegSegformerConfig, HfsegSegformerForSemanticSegmentation
+from hfseg.models.segformer.configuration_segformer import SIZES, HfsegSegformerConfig
 from hfseg.models.segformer.conversion import published_names
+from hfseg.models.segformer.modeling_segformer import HfsegSegformerForSemanticSegmentation
 from hfseg.models.sources import resolve
 from hfseg.models.weight_files import SUFFIXES, State, read_safetensors, read_weights
 

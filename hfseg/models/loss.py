@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 
 from hfseg.config import LossConfig
-from hfseg.confusion import count_confusion
 from hfseg.errors import UserError
+from hfseg.metrics import count_confusion
 
 PLAIN = LossConfig()
 

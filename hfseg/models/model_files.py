@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from hfseg.errors import MAX_SHOWN, UserError, printable, shown
-from hfseg.text_files import read_text
+from hfseg.files import read_text
 
 MAX_BYTES = 16 << 20  # the configs of 20,000 classes have 2 MB
 MAX_DEPTH = 50  # of lists and objects in each other

@@ -6,7 +6,7 @@ from typing import Any
 
 from hfseg.errors import UserError, shown
 from hfseg.hub import pull
-from hfseg.models.fcn import HfsegFCNConfig
+from hfseg.models.fcn.configuration_fcn import HfsegFCNConfig
 from hfseg.models.model_files import Tree
 
 logger = logging.getLogger(__name__)

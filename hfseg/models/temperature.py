@@ -7,7 +7,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from hfseg.errors import UserError, shown
-from hfseg.whole_files import write_text
+from hfseg.files import write_text
 
 
 def provenance_of(config: PreTrainedConfig) -> dict[str, Any]:

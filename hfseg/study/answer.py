@@ -6,15 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from hfseg.card.origins import DATA_SETS, public_init
-from hfseg.counts import read_counts
+from hfseg.config import VARIES
 from hfseg.errors import UserError
-from hfseg.results import RunResults
-from hfseg.scores import SPLITS, Counts, class_iou, none_if_nan
+from hfseg.metrics import SPLITS, Counts, class_iou, none_if_nan
+from hfseg.runs import DATA_SETS, RunResults, public_init, read_counts
 from hfseg.study.plan import Job, differing_keys, is_free, model_name
 from hfseg.study.running import is_finished
 from hfseg.study.statistics import FEW_IMAGES, SeedInterval, arm_interval, difference_interval
-from hfseg.study_config import VARIES
 
 STARTS = ("scratch", "fine-tuned", "frozen", "frozen, not pretrained")
 WORDS = {

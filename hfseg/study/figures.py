@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from hfseg.figures import BLUE, INK, STYLE, plot_class_bars, plot_confusion, plot_learning_curves
+from hfseg.reporting import BLUE, INK, STYLE, plot_class_bars, plot_confusion, plot_learning_curves
 from hfseg.study.answer import Arm
 
 FIGURES = ("curves_steps", "curves_time", "per_class", "differences", "confusion")  # names of all there can be

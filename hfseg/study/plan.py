@@ -6,13 +6,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from hfseg.config import RunConfig
+from hfseg.config import PRETRAIN, SECTIONS, VARIES, RunConfig, StudyConfig, nearest
 from hfseg.errors import UserError
-from hfseg.models.loading import FCN_SIZES
-from hfseg.models.segformer import SIZES
-from hfseg.run_folder import flatten
-from hfseg.study_config import PRETRAIN, SECTIONS, VARIES, StudyConfig
-from hfseg.train_keys import nearest
+from hfseg.models import FCN_SIZES, SIZES
+from hfseg.runs import flatten
 
 OWN = ("name", "output_dir", "seed")  # keys that are different in every run
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Thread
 
-from hfseg.whole_files import writing
+from hfseg.files import writing
 
 PATIENCE = 30.0  # seconds that an interrupted run has to end
 PARENT = "HFSEG_ENDS_WITH_STDIN"  # in the environment of a run whose standard input is a pipe from its study

@@ -6,24 +6,27 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from hfseg import page
-from hfseg.card.results import escape
 from hfseg.config import RunConfig
-from hfseg.figures import UNDEFINED, colour_overlay, inline_svg, save_figure
-from hfseg.report import (
+from hfseg.files import write_json, write_text
+from hfseg.publishing import escape
+from hfseg.reporting import (
+    UNDEFINED,
+    colour_overlay,
     fixed_examples,
+    inline_svg,
     legend,
+    page,
     row_of_pictures,
+    save_figure,
     show_confusion,
     show_examples,
     shown_score,
 )
-from hfseg.results import RunResults
+from hfseg.runs import RunResults
 from hfseg.study import texts
 from hfseg.study.answer import Arm, answer
 from hfseg.study.figures import FIGURES, study_figures
 from hfseg.study.plan import Job
-from hfseg.whole_files import write_json, write_text
 
 Figures = Mapping[str, tuple[Figure, str]]
 DIFFERENCE_COLUMNS = ("difference of test mIoU", "points", "95 %", "runs")

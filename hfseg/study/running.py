@@ -14,17 +14,15 @@ from typing import Any
 from rich.console import Console
 from rich.status import Status
 
-from hfseg.callbacks import read_history
-from hfseg.caveats import unscored
-from hfseg.checkpoints import checkpoints, damage
 from hfseg.errors import UserError
-from hfseg.folder_lock import LockedError, locked
+from hfseg.files import LockedError, locked, write_text, writing
+from hfseg.metrics import unscored
+from hfseg.publishing import missing_pages
 from hfseg.run import run
-from hfseg.run_folder import PATIENCE, check_same_run
-from hfseg.run_pages import missing_pages
+from hfseg.runs import PATIENCE, check_same_run
 from hfseg.study.plan import Job
 from hfseg.study.process import run_process
-from hfseg.whole_files import write_text, writing
+from hfseg.training import checkpoints, damage, read_history
 
 RUNNING = "running.lock"  # held by the study; the run that it has started holds one of its own
 INIT = "init.sha256"  # in a run's folder: of the weights that it began from

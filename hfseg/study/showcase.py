@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hfseg.card.results import escape
 from hfseg.errors import UserError
-from hfseg.model_card import collect_cards
+from hfseg.files import write_text
+from hfseg.publishing import collect_cards, escape
 from hfseg.study import texts
 from hfseg.study.figures import FIGURES
 from hfseg.study.report import as_table
-from hfseg.whole_files import write_text
 
 ANSWER = ("study.json", "study.md")
 BEGIN, END = "<!-- results: written by scripts/collect_cards.py -->", "<!-- results end -->"

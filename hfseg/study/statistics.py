@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hfseg.intervals import Score, resamples, weighted_sums
-from hfseg.scores import Counts, Scores, mean_iou
+from hfseg.metrics import Counts, Score, Scores, mean_iou, resamples, weighted_sums
 
 FEW_IMAGES = 30  # below it, bootstrap intervals over images are too narrow
 CONFIDENCE = 0.95
@@ -46,7 +45,7 @@ def arm_interval(
     Args:
         areas: for each run (N, 3, K), hits, labelled and predicted pixels per class of each image. All runs have the
             same images in the same order.
-        score: a function of areas (..., 3, K), such as those of `hfseg.scores`.
+        score: a function of areas (..., 3, K), such as those of `hfseg.metrics.scores`.
         num_resamples: how many sets of images are drawn.
         seed: of the draws.
     """

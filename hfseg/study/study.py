@@ -9,6 +9,7 @@ from rich.console import Console
 from hfseg.config import RunConfig
 from hfseg.doctor import check
 from hfseg.errors import UserError
+from hfseg.files import remove_leftovers, writing
 from hfseg.study.plan import Job, choose, plan, undeclared
 from hfseg.study.report import write_study
 from hfseg.study.running import (
@@ -23,7 +24,6 @@ from hfseg.study.running import (
     say,
 )
 from hfseg.study.texts import headline
-from hfseg.whole_files import remove_leftovers, writing
 
 
 def run_study(config: RunConfig, script: Path, arm: str | None = None) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from hfseg.figures import UNDEFINED
+from hfseg.reporting import UNDEFINED
 
 Tree = Mapping[str, Any]
 

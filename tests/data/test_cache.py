@@ -11,8 +11,8 @@ from PIL import Image
 from transformers import SegformerImageProcessor
 
 from hfseg import EvalSet, TrainSet, TrainTransform, TransformsConfig
+from hfseg.data import EncodedRows
 from hfseg.data.cache import DecodedRows
-from hfseg.data.decoding import EncodedRows
 from hfseg.errors import WriteError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

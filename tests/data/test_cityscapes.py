@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from hfseg import DataConfig, UserError, load_dataset
-from hfseg.data.cityscapes import CLASSES, LABEL_IDS, CityscapesReader, cityscapes_labels, cityscapes_source
+from hfseg.data import cityscapes_labels
+from hfseg.data.cityscapes import CLASSES, LABEL_IDS, CityscapesReader, cityscapes_source
 from tests.data.conftest import CITIES, SIZE, save
 
 table = pytest.importorskip("cityscapesscripts.helpers.labels")

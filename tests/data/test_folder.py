@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hfseg import DataConfig, UserError, load_dataset
-from hfseg.data.loading import find_source
+from hfseg.data import find_source
 
 NAMES = ["background", "cat", "dog", "bird"]
 COLOURS = [(0, 0, 0), (64, 0, 0), (64, 0, 128), (128, 128, 0)]

@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 
 from hfseg import DataConfig, TrainSet, TransformsConfig, UserError, load_dataset
-from hfseg.data.check import check_data
+from hfseg.data import TrainTransform
 from hfseg.data.home import Home
-from hfseg.data.transforms import TrainTransform
+from hfseg.doctor import check_data
 
 SIZE = (12, 10)
 

@@ -16,12 +16,12 @@ from torch.utils.data import DataLoader
 from transformers import SegformerImageProcessor
 
 from hfseg import DataConfig, RunConfig, TransformsConfig, UserError, load_dataset, run
-from hfseg.data.check import check_data
+from hfseg.data import TrainTransform
 from hfseg.data.splits import find_splits, tell_unread
 from hfseg.data.streaming import StreamingEvalSet, StreamingTrainSet
-from hfseg.data.transforms import TrainTransform
-from tests.hub_server import HubServer
-from tests.hub_storage import Repo
+from hfseg.doctor import check_data
+from tests.hub.server import HubServer
+from tests.hub.storage import Repo
 
 CLASSES = {"0": "sky", "1": "road", "2": "car"}
 Truth = dict[str, list[NDArray[np.uint8]]]

@@ -22,7 +22,7 @@ from hfseg import (
     load_dataset,
     run,
 )
-from hfseg.data.check import check_data
+from hfseg.doctor import check_data
 
 SIZE = (24, 40)
 NAMES = ["sky", "road", "car"]

@@ -13,14 +13,20 @@ from PIL import Image
 
 from hfseg import UserError
 from hfseg.config import DataConfig
+from hfseg.data import (
+    allow_pixels,
+    is_image,
+    is_unreadable_image,
+    load_dataset,
+    open_header,
+    open_image,
+    orientation_of,
+)
 from hfseg.data.decoding import EncodedRow
-from hfseg.data.files import open_image
-from hfseg.data.images import allow_pixels, open_header, orientation_of
-from hfseg.data.inspection import Sample, inspect
-from hfseg.data.loading import load_dataset
-from hfseg.data.suffixes import FORMATS, SUFFIXES, is_image, is_unreadable_image
+from hfseg.data.suffixes import FORMATS, SUFFIXES
+from hfseg.doctor.inspection import Sample, inspect
+from hfseg.inference.predict import read_image
 from hfseg.labels import LabelSet
-from hfseg.predict import read_image
 
 SIDES = (16, 12)
 PIXELS = np.random.default_rng(0).integers(0, 256, (SIDES[1], SIDES[0], 3), dtype=np.uint8)

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hfseg import DataConfig, LabelSet, UserError
-from hfseg.data.check import check_source
+from hfseg.data import find_source
 from hfseg.data.classes import named_classes, read_class_table
-from hfseg.data.loading import find_source
 from hfseg.data.masks import MaskReader
+from hfseg.doctor import check_source
 
 IDS = np.array([[0, 2, 1, 2, 0], [0, 2, 2, 2, 1]], np.uint8)
 LABELS = LabelSet(["sky", "road", "car"])

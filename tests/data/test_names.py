@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from hfseg import DataConfig, UserError, load_dataset
-from hfseg.data.check import check_data
-from hfseg.data.loading import find_source
+from hfseg.data import find_source
 from hfseg.data.names import find_mask_suffix
+from hfseg.doctor import check_data
 
 IDS = np.eye(2, dtype=np.uint8)[:, [0, 1, 1]].repeat(20, axis=0).repeat(20, axis=1)
 ACCENTED = "caf\N{LATIN SMALL LETTER E WITH ACUTE}"

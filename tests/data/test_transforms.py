@@ -22,8 +22,9 @@ from hfseg import (
     TrainTransform,
     load_dataset,
 )
-from hfseg.config import FCN_TRANSFORMS, TransformsConfig
-from hfseg.data.samples import normalise
+from hfseg.config import TransformsConfig
+from hfseg.config.schema import FCN_TRANSFORMS
+from hfseg.data import normalise
 from hfseg.data.transforms import YIQ, crop_image, distort, draw_colours
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

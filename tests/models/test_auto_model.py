@@ -33,11 +33,9 @@ from transformers import (
 )
 
 from hfseg import LabelSet, RunConfig, SegMetrics, UserError, load_dataset, predict, run
-from hfseg.config import FreezeStages, ModelConfig
-from hfseg.models.auto_model import reload
-from hfseg.models.freezing import encoder_name
-from hfseg.models.image_processors import processor_beside
-from hfseg.models.loading import load_model
+from hfseg.config import ModelConfig
+from hfseg.config.schema import FreezeStages
+from hfseg.models import encoder_name, load_model, processor_beside, reload
 from tests.test_run import write_config
 
 LABELS = LabelSet(["a", "b", "c"])

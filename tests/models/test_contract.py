@@ -19,8 +19,7 @@ from hfseg import (
     HfsegSegformerConfig,
     HfsegSegformerForSemanticSegmentation,
 )
-from hfseg.models.freezing import freeze_encoder
-from hfseg.models.loss import segmentation_loss
+from hfseg.models import freeze_encoder, segmentation_loss
 
 SAVED_FILES = {
     "segformer": {"config.json", "model.safetensors"},

@@ -12,7 +12,7 @@ from transformers import SegformerImageProcessor
 
 from hfseg import HfsegFCNConfig, HfsegFCNForSemanticSegmentation, LabelSet
 from hfseg.config import ModelConfig
-from hfseg.models.loading import load_model
+from hfseg.models import load_model
 
 LABELS = LabelSet([f"class {index}" for index in range(21)])
 

@@ -26,13 +26,11 @@ from transformers import (
 
 from hfseg import LabelSet, SegmentationPipeline, UserError, predict
 from hfseg.config import ModelConfig, RunConfig
-from hfseg.export import check_beside, metadata, own_size
-from hfseg.models.auto_model import load_trained
-from hfseg.models.dry_run import dry_run
-from hfseg.models.loading import load_model, load_processor
+from hfseg.inference import predict_images
+from hfseg.inference.onnx import check_beside, metadata, own_size
+from hfseg.inference.predictor import load_predictor, segment
+from hfseg.models import dry_run, load_model, load_processor, load_trained
 from hfseg.models.model_files import ModelText, read_model_text
-from hfseg.predictions import predict_images
-from hfseg.predictor import load_predictor, segment
 from tests.conftest import REPOSITORY
 
 LABELS = LabelSet(["a", "b", "c"])

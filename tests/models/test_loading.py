@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 from transformers import SegformerConfig, SegformerForImageClassification, SegformerForSemanticSegmentation
 
 from hfseg import HfsegSegformerForSemanticSegmentation, LabelSet, UserError
-from hfseg.config import FreezeStages, ModelConfig
-from hfseg.models.loading import load_model
+from hfseg.config import ModelConfig
+from hfseg.config.schema import FreezeStages
+from hfseg.models import load_model
 
 LABELS = LabelSet(["a", "b", "c"])
 SIZE = {"id2label": LABELS.id2label, "label2id": LABELS.label2id}

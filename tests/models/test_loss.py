@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from hfseg import UserError
 from hfseg.config import LossConfig
 from hfseg.models import loss as loss_module
-from hfseg.models.loss import segmentation_loss
+from hfseg.models import segmentation_loss
 
 
 def reference(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from hfseg import HfsegSegformerConfig, HfsegSegformerForSemanticSegmentation, LabelSet, UserError, speed_up
-from hfseg.models.segformer import SIZES
+from hfseg.models import SIZES
 from hfseg.models.segformer.head_strips import keep_mask
 
 Pair = tuple[SegformerForSemanticSegmentation, HfsegSegformerForSemanticSegmentation]

@@ -14,8 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from hfseg import LabelSet, UserError
 from hfseg.config import ModelConfig
-from hfseg.models.auto_model import load_trained
-from hfseg.models.loading import load_model
+from hfseg.models import load_model, load_trained
 from hfseg.models.weight_files import convert, read_safetensors, read_weights
 
 STATE = {"backbone.a.weight": torch.arange(6.0).reshape(2, 3), "classifier.bias": torch.ones(2)}

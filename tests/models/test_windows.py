@@ -11,9 +11,10 @@ from torch import nn
 
 from hfseg import HfsegSegformerConfig, HfsegSegformerForSemanticSegmentation, LabelSet, UserError
 from hfseg.config import EvalConfig
-from hfseg.models.windows import logit_strips, score_image, views, window_starts
+from hfseg.models import logit_strips, score_image, views
+from hfseg.models.windows import window_starts
 from tests.conftest import REPOSITORY
-from tests.test_trainer import tiny_model
+from tests.training.test_trainer import tiny_model
 
 LABELS = LabelSet(["a", "b", "c"])
 

@@ -1,1 +1,0 @@
-"""The parts of a model card; `hfseg.model_card` puts them together."""

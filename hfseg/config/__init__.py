@@ -1,0 +1,38 @@
+"""The configuration of a run and of a study: its schema, and the YAML file and overrides that fill it."""
+
+from hfseg.config.schema import (
+    DataConfig,
+    EvalConfig,
+    HubConfig,
+    LossConfig,
+    ModelConfig,
+    RunConfig,
+    SyntheticConfig,
+    TransformsConfig,
+    explain,
+    type_of,
+)
+from hfseg.config.study import PRETRAIN, SECTIONS, VARIES, StudyConfig
+from hfseg.config.train_keys import TRAIN_DEFAULTS, nearest
+from hfseg.config.yaml_file import apply_override, read_yaml
+
+__all__ = [
+    "PRETRAIN",
+    "SECTIONS",
+    "TRAIN_DEFAULTS",
+    "VARIES",
+    "DataConfig",
+    "EvalConfig",
+    "HubConfig",
+    "LossConfig",
+    "ModelConfig",
+    "RunConfig",
+    "StudyConfig",
+    "SyntheticConfig",
+    "TransformsConfig",
+    "apply_override",
+    "explain",
+    "nearest",
+    "read_yaml",
+    "type_of",
+]

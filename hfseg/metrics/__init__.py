@@ -1,0 +1,66 @@
+"""`SegMetrics`, and the arithmetic on its counts."""
+
+from hfseg.metrics.boundary import boundary_areas
+from hfseg.metrics.calibration import CalibrationCounter
+from hfseg.metrics.caveats import WIDE, caveats, half_width, uncertain_choice, unscored, useless
+from hfseg.metrics.class_ids import upsampled_class_ids
+from hfseg.metrics.confusion import count_confusion
+from hfseg.metrics.evaluate_metric import evaluate_metric
+from hfseg.metrics.intervals import (
+    Interval,
+    PairedTest,
+    Score,
+    bootstrap_interval,
+    paired_test,
+    resamples,
+    weighted_sums,
+)
+from hfseg.metrics.scores import (
+    SPLITS,
+    Counts,
+    Scores,
+    best_constant_mean_iou,
+    class_iou,
+    class_keys,
+    compute_from_confusion,
+    flat_metrics,
+    mean_defined,
+    mean_iou,
+    none_if_nan,
+    with_interval,
+)
+from hfseg.metrics.seg_metrics import SegMetrics
+
+__all__ = [
+    "SPLITS",
+    "WIDE",
+    "CalibrationCounter",
+    "Counts",
+    "Interval",
+    "PairedTest",
+    "Score",
+    "Scores",
+    "SegMetrics",
+    "best_constant_mean_iou",
+    "bootstrap_interval",
+    "boundary_areas",
+    "caveats",
+    "class_iou",
+    "class_keys",
+    "compute_from_confusion",
+    "count_confusion",
+    "evaluate_metric",
+    "flat_metrics",
+    "half_width",
+    "mean_defined",
+    "mean_iou",
+    "none_if_nan",
+    "paired_test",
+    "resamples",
+    "uncertain_choice",
+    "unscored",
+    "upsampled_class_ids",
+    "useless",
+    "weighted_sums",
+    "with_interval",
+]

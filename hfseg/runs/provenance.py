@@ -1,0 +1,97 @@
+"""What made a run: command, data, versions, hardware. Goes into the run's files, the card and the model's config."""
+
+import platform
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hfseg.config import RunConfig
+from hfseg.data import num_cores
+
+# A path inside an override's YAML, such as data={name: folder, root: /home/me/data}
+INNER_PATH = re.compile(r"(?<=[\s{\[,'\"])(?:/|~/|\.\./)[^\s,\]}'\"]+")
+PACKAGES = ("hfseg", "torch", "torchvision", "transformers", "accelerate", "datasets", "numpy")
+
+
+@dataclass
+class Provenance:
+    """Everything a reader needs to judge or repeat a run; paths of this machine appear as `<root>`."""
+
+    command: str
+    data: str
+    hardware: str
+    num_parameters: int
+    versions: dict[str, str] = field(default_factory=dict)
+    train_seconds: float | None = None  # evaluations included, interruptions not
+    resumed_from: str | None = None  # the last time
+    steps: int | None = None
+    best_step: int | None = None
+    num_trained: int | None = None  # parameters that are not frozen
+    peak_memory_mb: float | None = None  # of the training, on the accelerator if there is one; None where not known
+    num_images: dict[str, int] = field(default_factory=dict)  # of each split; empty for a stream
+
+    @classmethod
+    def of_this_process(cls, config: RunConfig, num_parameters: int) -> "Provenance":
+        return cls(
+            command=public_command(sys.argv),
+            data=config.data.name,
+            hardware=describe_hardware(),
+            num_parameters=num_parameters,
+            versions={name: version(name) for name in PACKAGES},
+        )
+
+    def public(self) -> dict[str, Any]:
+        """The part that travels inside the model's config."""
+        return {"version": self.versions["hfseg"], "data": self.data, "command": self.command}
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def public_command(words: Sequence[str]) -> str:
+    """The command without the paths of this machine: `<root>`, or a path's last part."""
+    shown = []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if key == "data.root" and equals:
+            shown.append("data.root=<root>")
+        elif equals and _is_private(value):
+            shown.append(shlex.quote(f"{key}={Path(value).name}"))
+        elif _is_private(word):
+            shown.append(shlex.quote("/".join(Path(word).parts[-2:])))
+        else:
+            shown.append(shlex.quote(INNER_PATH.sub("<path>", word)))
+    return " ".join(["python", *shown])
+
+
+def _is_private(word: str) -> bool:
+    """Whether a word is a path of this machine."""
+    return word.startswith(("/", "~", "..")) or Path(word).is_absolute()  # such as C:\data on Windows
+
+
+def describe_hardware() -> str:
+    """The accelerator, or the processor and its cores."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+    return f"{num_cores()} CPU cores ({platform.machine()})"
+
+
+def peak_memory_mb() -> float | None:
+    """The most memory that this process has held so far, in MiB: on its GPU if it has one, else resident.
+
+    None where the system does not tell.
+    """
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return next((round(int(line.split()[1]) / 1024, 1) for line in lines if line.startswith("VmHWM:")), None)
