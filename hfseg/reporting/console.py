@@ -24,12 +24,11 @@ def print_table(per_class: dict[str, list[dict[str, Any]]], metrics: dict[str, A
         name = Text(printable(rows[0]["name"]))  # brackets are no markup
         table.add_row(name, *("-" if row["iou"] is None else f"{row['iou']:.4f}" for row in rows))
     table.add_section()
-    table.add_row("mean IoU", *(with_interval(metrics, f"{prefix}_mean_iou") for prefix in per_class), style="bold")
-    table.add_row("pixel accuracy", *(with_interval(metrics, f"{prefix}_pixel_accuracy") for prefix in per_class))
     constant = metrics.get("test_constant_class", metrics.get("eval_constant_class"))
-    table.add_row(
-        Text(f"mean IoU of {constant!r} everywhere"),
-        *(with_interval(metrics, f"{prefix}_constant_mean_iou") for prefix in per_class),
-        style="dim",
-    )
+    for name, key, style in (
+        (Text("mean IoU"), "mean_iou", "bold"),
+        (Text("pixel accuracy"), "pixel_accuracy", ""),
+        (Text(f"mean IoU of {constant!r} everywhere"), "constant_mean_iou", "dim"),
+    ):
+        table.add_row(name, *(with_interval(metrics, f"{prefix}_{key}") for prefix in per_class), style=style)
     console.print(table)

@@ -1,6 +1,7 @@
-"""The images of its validation split that a run shows: the best, the median, the worst, and a fixed handful."""
+"""The images of its validation split that a run keeps, and the figures in its folder."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -11,15 +12,65 @@ from hfseg.config import EvalConfig
 from hfseg.data import some_rows
 from hfseg.inference import predict
 from hfseg.labels import LabelSet
-from hfseg.metrics import Counts, SegMetrics, mean_iou
-from hfseg.runs import Example
+from hfseg.metrics import SPLITS, Counts, SegMetrics, mean_iou
+from hfseg.reporting.charts import plot_class_bars, plot_confusion, plot_learning_curves
+from hfseg.reporting.pictures import plot_examples
+from hfseg.reporting.style import save_figure
+from hfseg.runs import Example, RunResults, save_examples
 
 NUM_FIXED = 4  # the same for all runs on the same data
 NUM_ALONE = 6  # of them, where no others are known
+Data = datasets.Dataset | datasets.IterableDataset
+
+
+def keep_examples(
+    run_dir: Path,
+    options: EvalConfig,
+    model: PreTrainedModel,
+    processor: BaseImageProcessor,
+    validation: Data,
+    labels: LabelSet,
+) -> None:
+    """Predicts examples of the validation split, as the evaluation sees them, and keeps them at their native size.
+
+    Args:
+        run_dir: the run's folder, which has its scores already.
+        options: how images reach the model.
+        model: the trained one.
+        processor: the model's.
+        validation: the split to take the examples from.
+        labels: the classes.
+    """
+    rows = choose_rows(validation, RunResults.read(run_dir).counts.get("eval"))
+    predictions = predict(model, [row["image"] for _, row in rows], processor, eval=options)
+    examples = []
+    for (title, row), prediction in zip(rows, predictions, strict=True):
+        label = np.asarray(row["label"])
+        metrics = SegMetrics(labels)
+        metrics.update(prediction, label)
+        score = metrics.compute()["mean_iou"]
+        examples.append(Example(row["name"], row["image"].convert("RGB"), label, prediction, score, title))
+    save_examples(examples, labels, run_dir / "examples.npz")
+
+
+def choose_rows(data: Data, scored: tuple[Sequence[str], Counts] | None) -> list[tuple[str, dict[str, Any]]]:
+    """Titles and rows of the best, the median and the worst images and, untitled, of a fixed handful; of a stream or
+    without counts only that.
+
+    Args:
+        data: the split.
+        scored: names of the images that were scored, and their areas (N, 3, K) in the same order.
+    """
+    chosen = choose_examples(scored[1]) if scored is not None else {}
+    if scored is None or not chosen or isinstance(data, datasets.IterableDataset):
+        return [("", dict(row)) for row in some_rows(data, NUM_ALONE)]
+    places = {name: place for place, name in enumerate(data["name"])}
+    ranked = [(title, data[places[scored[0][number]]]) for number, title in chosen.items()]
+    return [*ranked, *(("", dict(row)) for row in some_rows(data, NUM_FIXED))]
 
 
 def choose_examples(areas: Counts) -> dict[int, str]:
-    """Numbers of the best two, the median two and the worst two images, and which of it they are.
+    """Numbers of the best two, the median two and the worst two images, in this order -> "best", "median", "worst".
 
     Ordered by each image's own mean IoU, the first of equal ones first. Images without a valid pixel are left out; of
     fewer than six images none comes twice.
@@ -36,41 +87,20 @@ def choose_examples(areas: Counts) -> dict[int, str]:
     for title, numbers in wanted:
         for number in numbers:
             chosen.setdefault(number, title)
-    ranks = {number: rank for rank, number in enumerate(order)}
-    return {number: chosen[number] for number in sorted(chosen, key=ranks.__getitem__)}
+    return {number: chosen[number] for number in order if number in chosen}
 
 
-def chosen_rows(
-    data: datasets.Dataset | datasets.IterableDataset, scored: tuple[Sequence[str], Counts] | None
-) -> list[tuple[str, dict[str, Any]]]:
-    """Titles and rows of the chosen images and, untitled, of a fixed handful; of a stream or without counts only that.
-
-    Args:
-        data: the split.
-        scored: names of the images that were scored, and their areas (N, 3, K) in the same order.
-    """
-    chosen = choose_examples(scored[1]) if scored is not None else {}
-    if scored is None or not chosen or isinstance(data, datasets.IterableDataset):
-        return [("", dict(row)) for row in some_rows(data, NUM_ALONE)]
-    places = {name: place for place, name in enumerate(data["name"])}
-    ranked = [(title, data[places[scored[0][number]]]) for number, title in chosen.items()]
-    return [*ranked, *(("", dict(row)) for row in some_rows(data, NUM_FIXED))]
-
-
-def predict_examples(
-    rows: Sequence[tuple[str, dict[str, Any]]],
-    model: PreTrainedModel,
-    processor: BaseImageProcessor,
-    options: EvalConfig,
-    labels: LabelSet,
-) -> list[Example]:
-    """What the model says of these rows, as the evaluation sees it, at their native size."""
-    predictions = predict(model, [row["image"] for _, row in rows], processor, eval=options)
-    examples = []
-    for (title, row), prediction in zip(rows, predictions, strict=True):
-        label = np.asarray(row["label"])
-        metrics = SegMetrics(labels)
-        metrics.update(prediction, label)
-        score = metrics.compute()["mean_iou"]
-        examples.append(Example(row["name"], row["image"].convert("RGB"), label, prediction, score, title))
-    return examples
+def draw_figures(run_dir: Path) -> None:
+    """Draws curves, scores and examples from the files of a run's folder; leaves out what has no file."""
+    run = RunResults.read(run_dir)
+    figures = {
+        "curves": plot_learning_curves({run.name: run.history}),
+        "per_class": plot_class_bars({split: run.per_class[prefix] for prefix, split in SPLITS.items()}),
+    }
+    if run.examples and run.labels is not None:
+        ranked = [example for example in run.examples if example.title]
+        figures["predictions"] = plot_examples(ranked or run.examples, run.labels)
+    if "test" in run.confusion:
+        figures["confusion"] = plot_confusion(run.confusion["test"], [row["name"] for row in run.per_class["test"]])
+    for name, figure in figures.items():
+        save_figure(figure, run_dir / "figures" / f"{name}.png")

@@ -1,8 +1,7 @@
 """What a study consists of: its runs, in order, and where arms differ in more than the study declares."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -46,55 +45,48 @@ def plan(config: RunConfig) -> list[Job]:
     """
     study = config.study
     assert study is not None
-    # what was written, not what it resolves to: an FCN has other defaults
-    shared = config.model_dump(mode="json", exclude_unset=True, include=set(SECTIONS))
+    runs: list[tuple[str, str | None, Mapping[str, Any], Any]] = [
+        (f"pretrain-{name}", None, tree, tree.get("seed", 42)) for name, tree in study.pretrain.items()
+    ]
+    for number in range(max(len(study.seeds_of(arm)) for arm in study.arms)):
+        for arm, tree in study.arms.items():
+            runs += [(f"{arm}-seed{seed}", arm, tree, seed) for seed in study.seeds_of(arm)[number : number + 1]]
     jobs, problems = [], []
-    for name, arm, seed in _order(study):
-        tree, source = _tree(study, name, arm)
-        merged = merge({} if arm is None else shared, tree)
-        merged |= {"name": f"{config.name}-{name}", "seed": seed, "output_dir": str(config.output_dir / name)}
-        needs = _needs(merged) if arm is not None else None
-        if needs is not None:
-            merged["model"] = merged["model"] | {"init": str(config.output_dir / needs / "model")}
+    for name, owner, tree, seed in runs:
         try:
-            run = RunConfig.from_tree(merged, source)
-            check_size(run, source)
-            check_needs(needs, study)
+            jobs.append(_job(config, study, name, owner, tree, seed))
         except UserError as error:
             problems.append(str(error))
-        else:
-            jobs.append(Job(name, run, arm, needs))
     if problems:
         raise UserError("\n".join(dict.fromkeys(problems)))  # once, not for each seed
     return jobs
 
 
-def _order(study: StudyConfig) -> Iterator[tuple[str, str | None, Any]]:
-    """Name, arm and seed of each run."""
-    for name, tree in study.pretrain.items():
-        yield f"pretrain-{name}", None, tree.get("seed", 42)
-    for number in range(max(len(study.seeds_of(arm)) for arm in study.arms)):
-        for arm in study.arms:
-            for seed in study.seeds_of(arm)[number : number + 1]:
-                yield f"{arm}-seed{seed}", arm, seed
-
-
-def _tree(study: StudyConfig, name: str, arm: str | None) -> tuple[dict[str, Any], str]:
-    """What the study says of a run, and where."""
-    pretrain = name.removeprefix("pretrain-")
-    tree, source = (study.pretrain[pretrain], pretrain) if arm is None else (study.arms[arm], arm)
-    return (
-        {key: value for key, value in tree.items() if key in SECTIONS},
-        f"study.{'pretrain' if arm is None else 'arms'}.{source}",
-    )
-
-
-def _needs(tree: Mapping[str, Any]) -> str | None:
-    """The pretraining run that `model.init` refers to."""
-    model = tree.get("model")
-    init = model.get("init") if isinstance(model, Mapping) else None
-    is_own = isinstance(init, str) and init.startswith(PRETRAIN)
-    return f"pretrain-{str(init).removeprefix(PRETRAIN)}" if is_own else None
+def _job(
+    config: RunConfig, study: StudyConfig, name: str, arm: str | None, changes: Mapping[str, Any], seed: Any
+) -> Job:
+    """A run from what the study's config says of its arm (over the shared keys), or of a pretraining run."""
+    source = f"study.pretrain.{name.removeprefix('pretrain-')}" if arm is None else f"study.arms.{arm}"
+    # what was written, not what it resolves to: an FCN has other defaults
+    shared = config.model_dump(mode="json", exclude_unset=True, include=set(SECTIONS)) if arm is not None else {}
+    tree = merge(shared, {key: value for key, value in changes.items() if key in SECTIONS})
+    tree |= {"name": f"{config.name}-{name}", "seed": seed, "output_dir": str(config.output_dir / name)}
+    model, needs = tree.get("model"), None
+    init = model.get("init") if arm is not None and isinstance(model, Mapping) else None
+    if isinstance(model, Mapping) and isinstance(init, str) and init.startswith(PRETRAIN):
+        pretrained = init.removeprefix(PRETRAIN)
+        if pretrained not in study.pretrain:
+            hint = nearest(pretrained, study.pretrain) if study.pretrain else " The study has none."
+            raise UserError(f"model.init={init!r} is no pretraining run of this study.{hint}")
+        needs = f"pretrain-{pretrained}"
+        tree["model"] = {**model, "init": str(config.output_dir / needs / "model")}
+    run = RunConfig.from_tree(tree, source)
+    sizes: Sequence[str] = {"segformer": tuple(SIZES), "fcn": FCN_SIZES}.get(run.model.type, ())
+    if sizes and run.model.size not in sizes:  # otherwise found only after hours of other runs
+        raise UserError(
+            f"{source}.model.size={run.model.size!r} is no size of {run.model.type}: choose one of {', '.join(sizes)}."
+        )
+    return Job(name, run, arm, needs)
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,24 +98,6 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
         is_deeper = isinstance(old, Mapping) and isinstance(value, Mapping) and not is_other_model
         merged[key] = merge(old, value) if is_deeper else value  # type: ignore[arg-type]
     return merged
-
-
-def check_size(config: RunConfig, source: str) -> None:
-    """Raises UserError for a model that would be found to be unknown only after hours of other runs."""
-    sizes: Sequence[str] = {"segformer": tuple(SIZES), "fcn": FCN_SIZES}.get(config.model.type, ())
-    if sizes and config.model.size not in sizes:
-        raise UserError(
-            f"{source}.model.size={config.model.size!r} is no size of {config.model.type}: choose one of "
-            f"{', '.join(sizes)}."
-        )
-
-
-def check_needs(needs: str | None, study: StudyConfig) -> None:
-    """Raises UserError where what all arms share begins from a pretraining run that does not exist."""
-    name = (needs or "").removeprefix("pretrain-")
-    if needs is not None and name not in study.pretrain:
-        hint = nearest(name, study.pretrain) if study.pretrain else " The study has none."
-        raise UserError(f"model.init={PRETRAIN + name!r} is no pretraining run of this study.{hint}")
 
 
 def choose(jobs: Sequence[Job], wanted: str | None) -> list[Job]:
@@ -161,21 +135,21 @@ def is_free(key: str, free: Sequence[str]) -> bool:
 
 
 def undeclared(jobs: Sequence[Job], varies: Sequence[str]) -> list[str]:
-    """Sentences about pairs of arms of one model that differ in more than `model.init`, `model.freeze` and `varies`.
-
-    Only differences from the model's first arm are told: the others follow.
+    """Sentences about arms that differ from the first arm of their model in more than `model.init`, `model.freeze`
+    and `varies`.
     """
-    firsts = {job.arm: job for job in reversed(jobs) if job.arm is not None}
-    arms = sorted(firsts.values(), key=jobs.index)
-    said, compared = [], set()
-    for one, other in combinations(arms, 2):
-        if model_name(one.config) != model_name(other.config) or other.name in compared:
-            continue
-        compared.add(other.name)
+    arms: dict[str, Job] = {}
+    for job in jobs:
+        if job.arm is not None:
+            arms.setdefault(job.arm, job)
+    firsts: dict[str, Job] = {}
+    sentences = []
+    for other in arms.values():
+        one = firsts.setdefault(model_name(other.config), other)
         for key, (left, right) in differing_keys(one.config, other.config).items():
             if not is_free(key, (*VARIES, *varies)):
-                said.append(
+                sentences.append(
                     f"{other.arm} differs from {one.arm} in `{key}` ({right!r} and {left!r}), which `study.varies` "
                     "does not declare: their difference is not that of what is compared alone."
                 )
-    return said
+    return sentences

@@ -3,26 +3,18 @@
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Thread
 
 from hfseg.files import writing
 
-PATIENCE = 30.0  # seconds that an interrupted run has to end
 PARENT = "HFSEG_ENDS_WITH_STDIN"  # in the environment of a run whose standard input is a pipe from its study
 QUIET = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYTHONUNBUFFERED": "1", "COLUMNS": "120"}
-INTERRUPT = signal.SIGTERM if sys.platform == "win32" else signal.SIGINT  # what Popen can send there
 
 
-def run_process(command: Sequence[str], log_path: Path, tick: Callable[[], None]) -> int:
-    """Runs a command to its end.
-
-    Args:
-        command: with its arguments; it calls `end_with_parent`.
-        log_path: what it prints goes to the end of this file.
-        tick: called about once a second, to show progress.
+def run_process(command: Sequence[str], log_path: Path) -> int:
+    """Runs a command to its end; it calls `end_with_parent`. What it prints goes to the end of `log_path`.
 
     Returns:
         Its exit status, negative for a signal.
@@ -31,46 +23,23 @@ def run_process(command: Sequence[str], log_path: Path, tick: Callable[[], None]
         KeyboardInterrupt: it was interrupted, or this process was; the command has ended by then.
         WriteError: there is no room for the log.
     """
-    with writing(log_path):
-        log = log_path.open("ab")
-    with log:
-        environment = os.environ | QUIET | {PARENT: "1"}
-        process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=environment
-        )
-        try:
-            while True:
-                try:
-                    status = process.wait(timeout=1)
-                    break
-                except subprocess.TimeoutExpired:
-                    tick()
-        finally:
-            end(process)
-    if status in (130, -signal.SIGINT):
+    reading, writing_end = os.pipe()  # nothing is ever written: the system closes it when this process ends, however
+    try:
+        with writing(log_path):
+            log = log_path.open("ab")
+        with log:
+            environment = os.environ | QUIET | {PARENT: "1"}
+            process = subprocess.run(command, stdin=reading, stdout=log, stderr=subprocess.STDOUT, env=environment)
+    finally:
+        os.close(reading)
+        os.close(writing_end)
+    if process.returncode in (130, -signal.SIGINT):
         raise KeyboardInterrupt
-    return status
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """Interrupts what still runs, and waits for it."""
-    if process.poll() is None:
-        process.send_signal(INTERRUPT)
-        try:
-            process.wait(timeout=PATIENCE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    if process.stdin is not None:
-        process.stdin.close()
+    return process.returncode
 
 
 def end_with_parent() -> None:
-    """In a study's run: when the study is killed, its run must not go on alone.
-
-    The study holds the other end of standard input and never writes to it. The system closes it when the study ends,
-    however that happens.
-    """
+    """In a study's run: ends it at the end of its standard input, so that it does not go on without its study."""
     if os.environ.get(PARENT):
         Thread(target=_end_at_end_of_input, daemon=True).start()
 

@@ -2,17 +2,19 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.status import Status
+from rich.live import Live
+from rich.text import Text
 
 from hfseg.errors import UserError
 from hfseg.files import LockedError, locked, write_text, writing
@@ -28,22 +30,20 @@ RUNNING = "running.lock"  # held by the study; the run that it has started holds
 INIT = "init.sha256"  # in a run's folder: of the weights that it began from
 
 
-@dataclass
-class Outcome:
-    """What did not finish of the runs that were asked for: run -> why."""
-
-    reasons: dict[str, str] = field(default_factory=dict)
-
-
 def is_finished(job: Job) -> bool:
     """Whether it has the scores of both splits, from which the study answers."""
-    scores = job.folder / "metrics.json"
-    return scores.exists() and not unscored(json.loads(scores.read_text(encoding="utf-8")))
+    metrics = _metrics(job)
+    return bool(metrics) and not unscored(metrics)
 
 
 def is_whole(job: Job) -> bool:
     """Whether it has all that a run leaves: a kill after the scores has left out pictures, card or page."""
     return is_finished(job) and not missing_pages(job.folder)
+
+
+def _metrics(job: Job) -> dict[str, Any]:
+    path = job.folder / "metrics.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def check_unchanged(jobs: Sequence[Job]) -> None:
@@ -66,11 +66,8 @@ def check_unchanged(jobs: Sequence[Job]) -> None:
 
 def other_weights(job: Job) -> list[str]:
     """Says so where a run began from a pretraining run's weights that have been replaced since."""
-    weights = _weights(job)
-    mark = job.folder / INIT
-    if weights is None or not weights.exists() or not mark.exists():
-        return []
-    if mark.read_text(encoding="utf-8") == _checksum(weights):
+    weights, recorded = _weights(job), job.folder / INIT
+    if weights is None or not recorded.exists() or recorded.read_text(encoding="utf-8") == _checksum(weights):
         return []
     return [
         f"{job.folder} began from other weights than those in {weights.parent} now: delete the folder to train it "
@@ -79,7 +76,9 @@ def other_weights(job: Job) -> list[str]:
 
 
 def _weights(job: Job) -> Path | None:
-    return job.folder.parent / job.needs / "model" / "model.safetensors" if job.needs else None
+    """The pretrained weights that a run begins from, if they are there."""
+    path = job.folder.parent / job.needs / "model" / "model.safetensors" if job.needs else None
+    return path if path is not None and path.exists() else None
 
 
 def _checksum(path: Path) -> str:
@@ -87,7 +86,9 @@ def _checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def run_jobs(jobs: Sequence[Job], chosen: Sequence[Job], script: Path, console: Console, outcome: Outcome) -> None:
+def run_jobs(
+    jobs: Sequence[Job], chosen: Sequence[Job], script: Path, console: Console, failed: dict[str, str]
+) -> None:
     """Runs what is not whole, each in a process of its own; a failure does not stop the rest.
 
     Args:
@@ -95,21 +96,22 @@ def run_jobs(jobs: Sequence[Job], chosen: Sequence[Job], script: Path, console: 
         chosen: those to run.
         script: the command line of hfseg, `scripts/run_seg.py`.
         console: for progress.
-        outcome: gets what does not finish.
+        failed: gets the names of the runs that do not finish, with the reason.
     """
     waiting = [job for job in chosen if not is_whole(job)]
     if len(waiting) < len(chosen):
         say(console, f"{len(chosen) - len(waiting)} of {len(chosen)} runs are finished already.")
     for number, job in enumerate(waiting, 1):
         place, began = f"{number}/{len(waiting)} {job.name}", time.monotonic()
-        with console.status(place) as status:
-            progress = _Progress(job, place, best_so_far(jobs), status)
-            problem = _attempt(job, jobs, script, progress, outcome)
+        progress = partial(_progress, job, place, best_so_far(jobs))
+        with Live(get_renderable=progress, console=console, refresh_per_second=1, transient=True):
+            reason = _attempt(job, jobs, script)
         minutes = f"{(time.monotonic() - began) / 60:.1f} minutes"
-        if problem is None:
+        if reason is None:
             say(console, f"{place}: validation {_validation(job):.4f}, {minutes}; best so far {best_so_far(jobs)}")
         else:
-            say(console, f"{place}: not finished, {minutes}; {problem}")
+            failed[job.name] = reason
+            say(console, f"{place}: not finished, {minutes}; {reason}")
 
 
 def say(console: Console, text: str) -> None:
@@ -117,21 +119,26 @@ def say(console: Console, text: str) -> None:
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def _attempt(job: Job, jobs: Sequence[Job], script: Path, progress: "_Progress", outcome: Outcome) -> str | None:
-    """Runs one job; what went wrong, which goes into `outcome` too, or None."""
-    missing = [each.name for each in jobs if each.name == job.needs and not is_finished(each)]
-    if missing:
-        outcome.reasons[job.name] = f"it needs {missing[0]}, which is not finished"
-        return outcome.reasons[job.name]
+def _progress(job: Job, place: str, best: str) -> Text:
+    lines = read_history(job.folder / "history.jsonl")
+    scores = [line["eval_mean_iou"] for line in lines if line.get("eval_mean_iou") is not None]
+    parts = [place]
+    if lines:
+        parts.append(f"step {lines[-1].get('step')} of {job.config.train.get('max_steps', '?')}")
+    if scores:
+        parts.append(f"validation {scores[-1]:.4f}")
+    return Text(f"{', '.join(parts)}; best so far: {best}")
+
+
+def _attempt(job: Job, jobs: Sequence[Job], script: Path) -> str | None:
+    """Runs one job; why it did not finish, or None."""
+    if any(each.name == job.needs and not is_finished(each) for each in jobs):
+        return f"it needs {job.needs}, which is not finished"
     try:
-        code = _run_one(job, script, progress)
+        code = _run_one(job, script)
     except LockedError:
-        outcome.reasons[job.name] = "another process works on it"
-        return outcome.reasons[job.name]
-    if code == 0 and is_finished(job):
-        return None
-    outcome.reasons[job.name] = f"exit status {code}: {last_words(job, code)}"
-    return outcome.reasons[job.name]
+        return "another process works on it"
+    return None if code == 0 and is_finished(job) else f"exit status {code}: {last_words(job, code)}"
 
 
 def run_here(job: Job) -> None:
@@ -140,20 +147,21 @@ def run_here(job: Job) -> None:
 
 
 def prepare(job: Job) -> bool:
-    """Whether there is something to go on from, scores or a whole checkpoint; if not, what is there is put away."""
-    if is_finished(job) or any(damage(folder) is None for folder in checkpoints(job.folder)):
+    """Whether there is something to go on from, scores or a whole checkpoint; if not, removes torn checkpoints."""
+    folders = checkpoints(job.folder)
+    if is_finished(job) or any(damage(folder) is None for folder in folders):
         return True
-    for folder in checkpoints(job.folder):
+    for folder in folders:
         shutil.rmtree(folder)
     weights = _weights(job)
-    if weights is not None and weights.exists():
+    if weights is not None:
         with writing(job.folder):
             job.folder.mkdir(parents=True, exist_ok=True)
         write_text(job.folder / INIT, _checksum(weights))
     return False
 
 
-def _run_one(job: Job, script: Path, progress: "_Progress") -> int:
+def _run_one(job: Job, script: Path) -> int:
     """The exit status of the real command line, on the run's own config file."""
     with locked(job.folder, "output_dir", RUNNING, PATIENCE):
         if is_whole(job):
@@ -164,38 +172,18 @@ def _run_one(job: Job, script: Path, progress: "_Progress") -> int:
         job.config.save(path)
         with locked(job.folder, "output_dir", patience=PATIENCE):  # the run's own, which a killed study's may hold
             resume = ["--resume"] if prepare(job) else []
-        command = [sys.executable, str(script), "--config", str(path), *resume]
-        return run_process(command, job.folder / "log.txt", progress.show)
-
-
-@dataclass
-class _Progress:
-    job: Job
-    place: str
-    best: str
-    status: Status
-
-    def show(self) -> None:
-        lines = read_history(self.job.folder / "history.jsonl")
-        scores = [line["eval_mean_iou"] for line in lines if line.get("eval_mean_iou") is not None]
-        parts = [f"{self.place} {self.job.name}"]
-        if lines:
-            parts.append(f"step {lines[-1].get('step')} of {self.job.config.train.get('max_steps', '?')}")
-        if scores:
-            parts.append(f"validation {scores[-1]:.4f}")
-        self.status.update(f"{', '.join(parts)}; best so far: {self.best}")
+        return run_process([sys.executable, str(script), "--config", str(path), *resume], job.folder / "log.txt")
 
 
 def _validation(job: Job) -> float:
-    metrics: dict[str, Any] = json.loads((job.folder / "metrics.json").read_text(encoding="utf-8"))
-    score = metrics.get("eval_mean_iou")
-    return float("nan") if score is None else float(score)
+    score = _metrics(job).get("eval_mean_iou")
+    return math.nan if score is None else float(score)
 
 
 def best_so_far(jobs: Sequence[Job]) -> str:
     """The finished arm's run with the best validation score."""
     scores = {job.name: _validation(job) for job in jobs if job.arm is not None and is_finished(job)}
-    scores = {name: score for name, score in scores.items() if score == score}
+    scores = {name: score for name, score in scores.items() if not math.isnan(score)}
     best = max(scores, key=scores.__getitem__, default=None)
     return "none yet" if best is None else f"{best} with {scores[best]:.4f}"
 

@@ -1,6 +1,7 @@
 """run_study(config): run what is left, then write the answer. Read it top to bottom."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from filelock import FileLock
@@ -13,7 +14,6 @@ from hfseg.files import remove_leftovers, writing
 from hfseg.study.plan import Job, choose, plan, undeclared
 from hfseg.study.report import write_study
 from hfseg.study.running import (
-    Outcome,
     check_unchanged,
     is_finished,
     is_whole,
@@ -23,7 +23,7 @@ from hfseg.study.running import (
     run_jobs,
     say,
 )
-from hfseg.study.texts import headline
+from hfseg.study.tables import headline
 
 
 def run_study(config: RunConfig, script: Path, arm: str | None = None) -> None:
@@ -52,40 +52,53 @@ def run_study(config: RunConfig, script: Path, arm: str | None = None) -> None:
     is_main = os.environ.get("RANK", "0") == "0"
     for warning in warnings if is_main else []:
         say(console, f"warning: {warning}")
-    outcome = Outcome()
-    if num_processes() > 1:
-        waiting = [job for job in chosen if not is_whole(job)]
-        if len(waiting) > 1:
-            names = ", ".join(job.name for job in waiting)
-            raise UserError(f"{num_processes()} processes make one run together: name it by --arm, one of {names}.")
-        for job in waiting:
-            run_here(job)
-    else:
-        with writing(config.output_dir):
-            config.output_dir.mkdir(parents=True, exist_ok=True)
-        try:
-            run_jobs(jobs, chosen, script, console, outcome)
-        except KeyboardInterrupt:
-            tell(config, jobs, warnings, outcome, console)
-            raise
+    failed: dict[str, str] = {}
+    try:
+        if num_processes() > 1:
+            run_together(chosen)
+        else:
+            with writing(config.output_dir):
+                config.output_dir.mkdir(parents=True, exist_ok=True)
+            run_jobs(jobs, chosen, script, console, failed)
+    except KeyboardInterrupt:
+        if num_processes() == 1:
+            write_answer(config, jobs, warnings, failed, console)
+        raise
     if is_main:
-        tell(config, jobs, warnings, outcome, console)
-        raise_failures(outcome)
+        write_answer(config, jobs, warnings, failed, console)
+    if failed:
+        lines = [f"  {name}: {reason}" for name, reason in failed.items()]
+        raise UserError("\n".join([f"{len(lines)} run(s) did not finish; start the study again:", *lines]))
 
 
-def tell(config: RunConfig, jobs: list[Job], warnings: list[str], outcome: Outcome, console: Console) -> None:
+def run_together(chosen: Sequence[Job]) -> None:
+    """Makes the one run that is left in this process, as the others of `accelerate launch` do.
+
+    Raises:
+        UserError: more than one run is left.
+    """
+    waiting = [job for job in chosen if not is_whole(job)]
+    if len(waiting) > 1:
+        names = ", ".join(job.name for job in waiting)
+        raise UserError(f"{num_processes()} processes make one run together: name it by --arm, one of {names}.")
+    for job in waiting:
+        run_here(job)
+
+
+def write_answer(
+    config: RunConfig, jobs: Sequence[Job], warnings: Sequence[str], failed: dict[str, str], console: Console
+) -> None:
     """Writes the answer from what there is, and prints it."""
     remade = [problem for job in jobs for problem in other_weights(job)]  # a pretraining that was made anew just now
     with FileLock(config.output_dir / ".report.lock"):  # jobs of a scheduler's array may end at the same time
         remove_leftovers(config.output_dir)
-        answer = write_study(config, jobs, [*warnings, *remade], outcome.reasons)
-    say(console, headline(answer))
-    for sentence in answer["sentences"]:
-        say(console, f"  {sentence}")
+        study = write_study(config, jobs, [*warnings, *remade], failed)
+    for line in (headline(study), *(f"  {sentence}" for sentence in study["sentences"])):
+        say(console, line)
     say(console, f"{config.output_dir}: study.md, study.json, report.html")
 
 
-def check_pretrained(jobs: list[Job], chosen: list[Job]) -> None:
+def check_pretrained(jobs: Sequence[Job], chosen: Sequence[Job]) -> None:
     """Raises UserError where a run needs a pretraining run that is neither finished nor to be made now."""
     names, finished = {job.name for job in chosen}, {job.name for job in jobs if is_finished(job)}
     missing = {job.needs for job in chosen if job.needs and job.name not in finished} - names - finished
@@ -94,22 +107,17 @@ def check_pretrained(jobs: list[Job], chosen: list[Job]) -> None:
         raise UserError(f"{', '.join(sorted(missing))} is not finished, and the runs asked for need it: {run_first}.")
 
 
-def raise_failures(outcome: Outcome) -> None:
-    """Raises UserError that lists what did not finish."""
-    lines = [f"  {name}: {reason}" for name, reason in outcome.reasons.items()]
-    if lines:
-        raise UserError("\n".join([f"{len(lines)} run(s) did not finish; start the study again:", *lines]))
-
-
 def check_study(config: RunConfig) -> None:
     """`--check`: looks for mistakes in all of the data that a study uses.
 
     Raises:
         UserError: some of it has errors.
     """
-    data_sets = {job.config.data.model_dump_json(): job for job in reversed(plan(config))}
+    data_sets: dict[str, Job] = {}
+    for job in plan(config):
+        data_sets.setdefault(job.config.data.model_dump_json(), job)
     problems = []
-    for job in reversed(data_sets.values()):
+    for job in data_sets.values():
         try:
             check(job.config).raise_errors()
         except UserError as error:
