@@ -73,7 +73,7 @@ def test_every_entry_of_the_table_is_the_official_one() -> None:
     labels = cityscapes_labels()
     assert labels.num_labels == 19
     assert labels.palette is not None
-    for train_id, (name, label_id, colour) in enumerate(CLASSES):
+    for train_id, (name, label_id, colour, _) in enumerate(CLASSES):
         official = table.trainId2label[train_id]
         assert (name, label_id, colour) == (official.name, official.id, official.color)
         assert (labels.names[train_id], labels.palette[train_id]) == (official.name, official.color)

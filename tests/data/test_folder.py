@@ -305,7 +305,7 @@ def test_what_else_lies_about(tmp_path: Path) -> None:
     extra = tmp_path / "masks" / "val" / "unused.png"
     save_8_bit(extra, draw(0))
     assert_same(load(tmp_path), truth)
-    assert find_source(config(tmp_path), tmp_path).strays == [extra]
+    assert find_source(config(tmp_path), tmp_path).unpaired == [extra]
 
 
 # --- class files
@@ -415,7 +415,7 @@ def damage_no_class_file(root: Path, mask: Path) -> str:
 
 def damage_missing_mask(root: Path, mask: Path) -> str:
     mask.unlink()
-    assert find_source(config(root), root).strays == [root / "images/train/00.jpg"]
+    assert find_source(config(root), root).unpaired == [root / "images/train/00.jpg"]
     return f"1 of 6 images have no mask of the same name, such as {root}/images/train/00.jpg"
 
 
@@ -565,7 +565,7 @@ def test_camvid_if_present() -> None:
     assert {split: len(pairs) for split, pairs in source.splits.items()} == {
         "train": 330, "validation": 37, "test": 101,
     }  # fmt: skip
-    assert not source.strays
+    assert not source.unpaired
     for pair in source.splits["test"][::10]:
         assert pair.mask is not None
         np.testing.assert_array_equal(source.read_ids(pair.mask), np.array(Image.open(pair.mask)))

@@ -188,7 +188,7 @@ def test_streets_have_seven_categories(tmp_path: Path) -> None:
     }  # fmt: skip
     metrics = run(RunConfig.from_tree(tree, "tree"))
     confusion = read_counts(tmp_path / "run")["test_confusion"]
-    groups = [CATEGORIES[name] for name, _, _ in CLASSES]
+    groups = [CATEGORIES[name] for name, *_ in CLASSES]
     scores = []
     for category in ("flat", "construction", "object", "nature", "sky", "human", "vehicle"):
         member = np.array([group == category for group in groups])

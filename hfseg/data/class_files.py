@@ -1,8 +1,6 @@
-"""The formats that class files come in, read into entries; what a file says is taken at its word or refused by line.
+"""Class files, read into entries; what a file says is taken at its word or refused by its line or entry.
 
-lines   a name; `0 sky`, `0: sky` or `sky: 0`; `64 128 64 Animal` or `Animal 64 128 64`; CVAT's `sky:0,0,255::`;
-        labelme's `__ignore__` in front. Blank lines and those that begin with # are comments.
-tables  a heading such as `Pixel Value, Class` (Roboflow) or `name,r,g,b`, then rows
+lines   see `hfseg.data.class_lines`
 trees   JSON and YAML: ["sky"], {"0": "sky"}, {"sky": 0}, {"sky": [0, 0, 255]}, [{"name": "sky", "id": 0, ...}]
 """
 
@@ -33,8 +31,7 @@ class Entry(BaseModel):
 def read_entries(path: Path) -> dict[int, Entry]:
     """The classes that a file lists, by their ids; without ids in the file, in its order.
 
-    Raises:
-        UserError: it is unreadable, or a line or an entry is of no format that is known; names it.
+    Raises UserError that names the line or the entry of no format that is known.
     """
     text = read_text(path)
     is_tree = path.suffix.lower() in (".json", ".yaml", ".yml")
@@ -51,19 +48,29 @@ def read_entries(path: Path) -> dict[int, Entry]:
         ) from error
     if not entries:
         raise UserError(f"{path} names no class. Write a class name on each line, in the order of the ids.")
-    return _number(path, entries)
+    if all(entry.id is None for entry in entries):
+        return dict(enumerate(entries))
+    for entry in entries:
+        if entry.id is None:
+            raise UserError(
+                f"{path}: {shown(entry.name)} has no id, but others have. Give every class an id, or none."
+            )
+    [(most_frequent, count)] = Counter(entry.id for entry in entries).most_common(1)
+    if count > 1:
+        raise UserError(f"{path}: id {most_frequent} is given to more than one class. Give each its own.")
+    return {entry.id: entry for entry in entries if entry.id is not None}
 
 
 def _load(path: Path, text: str) -> Any:
     if path.suffix.lower() != ".json":
         return parse_yaml(text, str(path))
     try:
-        return json.loads(text, object_pairs_hook=_once)
+        return json.loads(text, object_pairs_hook=_without_repeated_keys)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON: {shown(error)}. Correct it.") from error
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object; ValueError for a key that occurs twice, of which JSON would keep the last."""
     tree = dict(pairs)
     if len(tree) < len(pairs):
@@ -82,17 +89,3 @@ def _unfold(tree: Any) -> Any:
     if all(isinstance(value, list) for value in tree.values()):
         return [{"name": name, "color": colour} for name, colour in tree.items()]
     return [{"id": id_} | (value if isinstance(value, dict) else {"name": value}) for id_, value in tree.items()]
-
-
-def _number(path: Path, entries: list[Entry]) -> dict[int, Entry]:
-    if all(entry.id is None for entry in entries):
-        return dict(enumerate(entries))
-    without = [entry.name for entry in entries if entry.id is None]
-    if without:
-        raise UserError(f"{path}: {shown(without[0])} has no id, but others have. Give every class an id, or none.")
-    numbered = {entry.id: entry for entry in entries if entry.id is not None}
-    if len(numbered) < len(entries):
-        counts = Counter(entry.id for entry in entries)
-        twice = counts.most_common(1)[0][0]
-        raise UserError(f"{path}: id {twice} is given to more than one class. Give each its own.")
-    return numbered
