@@ -23,16 +23,20 @@ MAX_PROBLEMS = 30  # that one message lists
 class Section(BaseModel):
     """A part of the tree: unknown keys are errors, and nothing changes after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class SyntheticConfig(Section):
     """What the `synthetic_*` data sets draw."""
 
     num_trainval: int = Field(400, ge=8)
+    """Images that are drawn for training and validation."""
     num_test: int = Field(100, ge=4)
-    size: int = Field(160, ge=32, description="long side of the images in pixels")
+    """Images that are drawn for the test split."""
+    size: int = Field(160, ge=32)
+    """Long side of the images, in pixels."""
     seed: int = Field(0, ge=0)
+    """Another seed draws other images."""
 
 
 # Keys of `data:` that only some data sets have.
@@ -53,38 +57,42 @@ OWNERS = {
 
 
 class DataConfig(Section):
-    """Which data, from where.
-
-    `root` holds the official folders or archives; without it, `oxford_pet` and `cityscapes` (with a stored login)
-    download and `synthetic_*` draw into the cache of `datasets`. `note` goes into the card: what a score on this data
-    is a score on. `cache` decodes the images of training and validation once and keeps them, 3 to 4 bytes a pixel,
-    beside the Arrow files. `ignore_index` is the id of pixels that do not count, which may be one of the classes; null
-    is 255, or 65535 for more than 255 classes.
-
-    `classes` is a file with the class names, see `hfseg.data.classes`, or a list of them; `reduce_labels` makes 0 the
-    ignore index and every other id one less. `mask_suffix` is what the masks' file names have after the images':
-    `_mask` for `x.jpg` and `x_mask.png`. `repo`, `revision` and `subset` choose a data set of the Hub. `max_pixels` is
-    how large an image may be: null is Pillow's limit, 178,956,970 pixels, against files that decompress to more than
-    memory holds.
-    """
+    """Which data, from where."""
 
     name: Literal["oxford_pet", "cityscapes", "folder", "hub", "synthetic_pet", "synthetic_cityscapes"]
+    """Which reader: a public data set, your own `folder`, one of the `hub`, or drawn data (`synthetic_*`)."""
     root: Path | None = None
+    """Folder of the data; `folder` needs it. Null: public data is downloaded, drawn data is drawn."""
     note: str | None = None
+    """A line for the model card: what a score on this data is a score on."""
     classes: tuple[str, ...] | Path | None = None  # in this order: pydantic 2.10 would save a tuple as a path
+    """A class file, or a list of names in the order of the ids; null finds the class file in the folder."""
     boundary: Literal["class", "ignore"] = "class"
+    """The ring around a pet is a `class` of its own, or its pixels do not count (`ignore`)."""
     image_column: str = "image"
+    """Column of the images."""
     label_column: str = "label"
+    """Column of the masks."""
     reduce_labels: bool = False
+    """Make id 0 the ignore index, and every other id one less."""
     ignore_index: int | None = Field(None, ge=-100, le=65535)
+    """Id of pixels that do not count; it may be a class. Null: 255, or 65535 for more than 255 classes."""
     mask_suffix: str = Field("", pattern=r"^[^/\\]*$")
+    """What masks' names have after the images': `_mask` for `x.jpg` and `x_mask.png`."""
     repo: str | None = Field(None, pattern=r"^[\w.-]+(/[\w.-]+)?$")
+    """Data set of the Hub, `owner/name`."""
     revision: str | None = None
+    """Branch, tag or commit of `repo`."""
     subset: str | None = None
+    """Which of the data set's configurations, where it has several."""
     cache: bool = False
+    """Decode each training and validation image once and keep it: 3 to 4 bytes a pixel on the disk."""
     streaming: bool = False
+    """Read rows as they are needed, without a download; needs `train.max_steps`, and one process."""
     max_pixels: int | None = Field(None, ge=1)
+    """Largest image that is opened, in pixels. Null: 178,956,970, Pillow's limit against harmful files."""
     synthetic: SyntheticConfig = SyntheticConfig()
+    """What is drawn."""
 
     @field_validator("classes", mode="before")
     @classmethod
@@ -120,28 +128,27 @@ class FreezeStages(Section):
     """Freeze the first so many stages of the encoder."""
 
     stages: int = Field(ge=1)
+    """How many, from the first; SegFormer and FCN have four."""
 
 
 DEFAULT_SIZES = {"segformer": "b0", "fcn": "resnet50"}
 
 
 class ModelConfig(Section):
-    """Which model, from which weights: `init` null is from scratch, otherwise a folder or a Hub id.
-
-    `size` is b0 to b5 for segformer (b0 by default) and resnet50 (the default) or resnet101 for fcn; `auto` is any
-    semantic segmentation model of transformers, as `init` describes it.
-
-    `freeze` makes the encoder or its first stages a fixed function, until `unfreeze_at` optimizer steps are made.
-
-    `trust_remote_code` runs the code that comes with a model of `type: auto`; without it, none is ever run.
-    """
+    """Which model, from which weights."""
 
     type: Literal["segformer", "fcn", "auto"] = "segformer"
-    size: str = ""
+    """SegFormer, FCN, or `auto`: any semantic segmentation model of transformers, as `init` describes it."""
+    size: str = Field("", json_schema_extra={"default": "b0"})
+    """`b0` to `b5` for segformer; `resnet50` (its default) or `resnet101` for fcn; nothing for auto."""
     init: str | None = Field(None, min_length=1)
+    """Where weights come from: a folder, a file, a Hub id, a torchvision weight. Null: from scratch."""
     freeze: Literal["none", "encoder"] | FreezeStages = "none"
+    """Which part of the encoder is not trained: none, all of it, or its first stages."""
     unfreeze_at: int | None = Field(None, ge=1)
+    """Optimizer step after which what is frozen is trained, too; null: never."""
     trust_remote_code: bool = False
+    """With `type: auto`, run the code that comes with the model; without it, none is ever run."""
 
     @model_validator(mode="after")
     def _belongs(self) -> "ModelConfig":
@@ -168,28 +175,35 @@ class ModelConfig(Section):
 
 
 class LossConfig(Section):
-    """The training loss."""
+    """The training loss: cross-entropy over valid pixels, and what is added to it."""
 
     name: Literal["cross_entropy"] = "cross_entropy"
+    """The only one there is."""
     class_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None
+    """A factor for each class's pixels, in the order of the ids."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """As in torch: the share of the target that is spread over all classes."""
     dice: float = Field(0.0, ge=0)
+    """Add so many times the soft Dice loss; 0 adds none."""
     ohem: float | None = Field(None, gt=0, lt=1)
+    """Online hard example mining: drop pixels whose class has at least this probability already."""
     aux_weight: float = Field(0.4, ge=0)
+    """Weight of the loss of FCN's auxiliary head; 0 does without it."""
 
 
 class TransformsConfig(Section):
-    """Training augmentation; the defaults are the SegFormer paper's recipe, for `model.type: fcn` FCN_TRANSFORMS.
-
-    `size` is the side of the square crop, `scale` the range of the random factor by which the image's short side
-    exceeds it, `cat_max_ratio` the largest share that one class may have in a crop.
-    """
+    """Training augmentation; the defaults are the SegFormer paper's recipe, and for FCN torchvision's."""
 
     size: int = Field(512, ge=32)
+    """Side of the square crop that the model is trained on, in pixels."""
     scale: tuple[float, float] | None = (0.5, 2.0)
+    """Range of the random factor: the image's short side becomes `size` times it. Null: always 1."""
     cat_max_ratio: float | None = Field(0.75, gt=0, le=1)
+    """Largest share of a crop that one class may fill; another crop is tried. Null: any."""
     flip: bool = True
+    """Mirror an image left to right, with probability 1/2."""
     photometric: bool = True
+    """Change brightness, contrast, saturation and hue at random."""
 
     @field_validator("scale")
     @classmethod
@@ -204,41 +218,37 @@ FCN_TRANSFORMS = {"size": 480, "scale": (0.5 * 520 / 480, 2 * 520 / 480), "cat_m
 
 
 class OptimConfig(Section):
-    """What TrainingArguments have no word for.
-
-    `layer_decay` is the factor by which each layer of the encoder learns slower than the one above it, `ema` the decay
-    of an average of the weights that is scored and kept in their place, `early_stopping` after how many evaluations
-    without a better `train.metric_for_best_model` the training ends.
-    """
+    """Optimizer settings that TrainingArguments does not have."""
 
     head_lr_factor: float = Field(10.0, gt=0)
+    """The head's learning rate, as a multiple of `train.learning_rate`."""
     layer_decay: float | None = Field(None, gt=0, le=1)
+    """Factor by which each layer of the encoder learns slower than the one above it."""
     ema: float | None = Field(None, gt=0, lt=1)
+    """Decay of a moving average of the weights, which is scored and kept in their place."""
     early_stopping: int | None = Field(None, ge=1)
+    """End after so many evaluations without a better `train.metric_for_best_model`."""
 
 
 class EvalConfig(Section):
-    """How images reach the model in evaluation; labels keep their native size in every mode.
-
-    `resize` brings each image to `size` x `size` (default: `transforms.size`; for `model.type: auto` what the model's
-    own image processor says), which is the saved image processor's size too. `whole` takes each image as it is.
-    `slide` takes windows of `crop` x `crop` pixels, one every `stride` pixels, and averages their logits.
-
-    `scales` and `flip` average the probabilities over the image resized by each factor, and mirrored.
-
-    `boundary` also scores contours in every evaluation: Boundary IoU, and mean IoU in bands around the labels'
-    contours. `calibration` also scores confidence at the end of a run, and fits the temperature on validation that is
-    saved with the model.
-    """
+    """How images reach the model in evaluation; labels keep their native size in every mode."""
 
     mode: Literal["resize", "whole", "slide"] = "resize"
+    """`resize`: every image to one size. `whole`: as it is. `slide`: in windows whose logits are averaged."""
     size: int | None = Field(None, ge=32)
+    """Side that `resize` brings images to. Null: `transforms.size`; for `auto`, the model's own size."""
     crop: int | None = Field(None, ge=32)
+    """Side of a window of `slide`, in pixels."""
     stride: int | None = Field(None, ge=1)
+    """Pixels from one window to the next, at most `crop`."""
     scales: tuple[Annotated[float, Field(gt=0, le=16)], ...] = Field((1.0,), min_length=1)
+    """Average the probabilities over the image resized by each of these factors."""
     flip: bool = False
+    """Average the probabilities over the image and its mirror image, too."""
     boundary: bool = False
+    """Also score contours: Boundary IoU, and mean IoU in bands around the labels' contours."""
     calibration: bool = True
+    """Also score confidence at the end, and save a temperature fitted on validation with the model."""
 
     @model_validator(mode="after")
     def _belongs(self) -> "EvalConfig":
@@ -269,25 +279,29 @@ class EvalConfig(Section):
 
 
 class HubConfig(Section):
-    """Where a run is published at its end: `repo` is owner/name, and null publishes nothing.
-
-    `revision` is the branch. `private` is for a repository that is made; one that everybody can see is then refused.
-    `create_pr` opens a pull request instead. `images` sends pictures that show images of the data, too.
-    """
+    """Where a run is published at its end."""
 
     repo: str | None = Field(None, min_length=1)
+    """`owner/name`; null publishes nothing."""
     revision: str | None = Field(None, min_length=1)
+    """Branch; null is the main one."""
     private: bool = True
+    """A new repository is private, and one that everybody can see is refused."""
     create_pr: bool = False
+    """Open a pull request instead of writing to the branch."""
     images: bool = False
+    """Also send pictures that show images of the data."""
 
 
 class RunConfig(Section):
     """Everything that defines a run. A YAML file says only what differs from these defaults."""
 
     name: str
+    """Name of the run: letters, digits, `.`, `_` and `-`."""
     seed: int = Field(42, ge=0, lt=2**32)
-    output_dir: Path = Path()
+    """Of everything that is random: new weights, order of the samples, augmentation."""
+    output_dir: Path = Field(Path(), json_schema_extra={"default": "runs/<name>"})
+    """Folder of the run."""
     data: DataConfig
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
@@ -295,8 +309,10 @@ class RunConfig(Section):
     optim: OptimConfig = OptimConfig()
     eval: EvalConfig = EvalConfig()
     train: dict[str, Any] = Field(default_factory=dict)
+    """What `transformers.TrainingArguments` takes, by the same names."""
     hub: HubConfig = HubConfig()
     study: StudyConfig | None = None
+    """Makes the config a study, which is several runs compared."""
 
     @field_validator("output_dir", mode="before")
     @classmethod
