@@ -34,7 +34,7 @@ from transformers import (
 
 from hfseg import LabelSet, RunConfig, SegMetrics, UserError, load_dataset, predict, run
 from hfseg.config import ModelConfig
-from hfseg.config.schema import FreezeStages
+from hfseg.config.sections import FreezeStages
 from hfseg.models import encoder_name, load_model, processor_beside, reload
 from tests.builders import write_config
 

@@ -14,7 +14,7 @@ from transformers import SegformerForSemanticSegmentation, Trainer, TrainerCallb
 
 from hfseg import HfsegFCNConfig, HfsegFCNForSemanticSegmentation, LabelSet, SegCollator, SegTrainer, UserError
 from hfseg.config import ModelConfig
-from hfseg.config.schema import FreezeStages
+from hfseg.config.sections import FreezeStages
 from hfseg.models import freeze_encoder
 from hfseg.training import ScheduledUnfreezing, damage
 from hfseg.training.callbacks import EarlyStopping
