@@ -29,7 +29,7 @@ import torch
 
 from hfseg import LabelSet
 from hfseg.data.drawn.pets import write_synthetic_pet
-from tests.published import train_tiny, with_small_model
+from tests.builders import train_tiny, with_small_model
 
 REPOSITORY = Path(__file__).parent.parent
 

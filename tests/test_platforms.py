@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.builders import SETTINGS
 from tests.conftest import REPOSITORY
-from tests.published import SETTINGS
 
 SOURCES = [
     *sorted((REPOSITORY / "hfseg").glob("**/*.py")),

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hfseg.errors import UserError
-from hfseg.metrics import PairedTest, Score, paired_test
-from hfseg.metrics import SPLITS, mean_iou
 from hfseg.files import written_whole
+from hfseg.metrics import SPLITS, PairedTest, Score, mean_iou, paired_test
 
 COUNTS = "counts.npz"
 KEYS = ("names", "areas", "confusion")

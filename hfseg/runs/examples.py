@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hfseg.runs.counts import load_arrays, write_arrays
 from hfseg.labels import LabelSet
+from hfseg.runs.counts import load_arrays, write_arrays
 
 MAX_SIDE = 640  # of the pictures that are kept
 

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hfseg.training import read_history
-from hfseg.runs.counts import COUNTS, load_arrays
+from hfseg.files import parse_yaml, read_text
 from hfseg.labels import LabelSet
+from hfseg.metrics import SPLITS, Counts
+from hfseg.runs.counts import COUNTS, load_arrays
 from hfseg.runs.examples import Example, load_examples
-from hfseg.metrics import Counts, SPLITS
-from hfseg.files import read_text
-from hfseg.files import parse_yaml
+from hfseg.training import read_history
 
 
 @dataclass(frozen=True)

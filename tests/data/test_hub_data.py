@@ -20,6 +20,7 @@ from hfseg.data import TrainTransform
 from hfseg.data.samples import StreamingEvalSet, StreamingTrainSet
 from hfseg.data.splits import find_splits, warn_unread
 from hfseg.doctor import check_data
+from tests.builders import make_folder
 from tests.hub.server import HubServer
 from tests.hub.storage import Repo
 
@@ -224,8 +225,6 @@ def test_saved_to_disk(tmp_path: Path) -> None:
 
 def test_round_trip_of_what_load_dataset_gives(tmp_path: Path) -> None:
     """As the Hub does it: parquet with the features in its metadata and the images' bytes inside."""
-    from tests.data.test_folder import make as make_folder
-
     truth = make_folder(tmp_path / "folder")
     data, _ = load_dataset(DataConfig(name="folder", root=tmp_path / "folder"))
     (tmp_path / "hub").mkdir()

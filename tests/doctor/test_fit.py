@@ -18,7 +18,7 @@ from hfseg.doctor.fit import check_evaluated_sizes, check_labelled, check_traini
 from hfseg.doctor.sizes import image_sizes
 from hfseg.models import dry_run, freeze_encoder
 from hfseg.training import training_arguments
-from tests.training.test_trainer import tiny_model
+from tests.builders import tiny_model
 
 PROCESSOR = SegformerImageProcessor(size={"height": 64, "width": 64})
 SLIDE = EvalConfig(mode="slide", crop=64, stride=48)

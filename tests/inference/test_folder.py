@@ -33,9 +33,9 @@ from hfseg.inference.image_paths import find_images
 from hfseg.inference.predictor import class_ids, labels_of
 from hfseg.labels import default_palette
 from hfseg.reporting import print_table
+from tests.builders import opinionated_model, tiny_model
 from tests.conftest import REPOSITORY
 from tests.hub.server import HubServer
-from tests.training.test_trainer import opinionated_model, tiny_model
 
 LABELS = LabelSet(["pet", "background", "boundary"])
 PROCESSOR = SegformerImageProcessor(size={"height": 64, "width": 64})

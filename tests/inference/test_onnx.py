@@ -16,8 +16,8 @@ from torch import nn
 from transformers import PreTrainedModel, SegformerImageProcessor
 
 from hfseg import UserError
+from tests.builders import make_fcn, make_segformer
 from tests.conftest import REPOSITORY
-from tests.models.test_contract import make_fcn, make_segformer
 
 onnx = pytest.importorskip("onnx", reason="needs hfseg[onnx]")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs hfseg[onnx]")

@@ -12,18 +12,9 @@ import torch
 from hypothesis import given, settings
 
 from hfseg import SegMetrics, UserError, evaluate_metric
-from tests.metrics.test_seg_metrics import Masks, cases, evaluate_mean_iou
+from tests.builders import Masks, audited, evaluate_mean_iou, mask_cases
 
 PEERS = "needs the packages whose scores are audited: pip install 'hfseg[peers]'"
-
-
-def audited(
-    predictions: Masks, references: Masks, num_labels: int, ignore_index: int = 255
-) -> dict[str, float | None]:
-    metrics = SegMetrics(num_labels, ignore_index)
-    metrics.update(predictions, references)
-    rows = [row for row in metrics.audit() if row.value is not None]
-    return {f"{row.package.split()[0]} {row.call}": row.value for row in rows}
 
 
 def areas_in_loops(prediction: np.ndarray, reference: np.ndarray, num_labels: int) -> list[tuple[int, int, int]]:
@@ -78,7 +69,7 @@ def test_definitions_in_loops(seed: int) -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(cases())
+@given(mask_cases())
 def test_evaluate_with_and_without_class_0(case: tuple[int, int, Masks, Masks]) -> None:
     num_labels, ignore_index, predictions, references = case
     values = audited(predictions, references, num_labels, ignore_index)

@@ -13,7 +13,7 @@ from hfseg.config import EvalConfig
 from hfseg.metrics import CalibrationCounter
 from hfseg.metrics.calibration import NUM_BINS, UNIT, _best_octave, _change
 from hfseg.models import segmentation_loss, store_temperature, temperature_of
-from tests.training.test_trainer import make_trainer, opinionated_model
+from tests.builders import make_trainer, opinionated_model
 
 IGNORE = 255
 MODES = {

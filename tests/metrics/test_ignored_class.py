@@ -19,8 +19,7 @@ from hfseg.metrics import compute_from_confusion, evaluate_metric
 from hfseg.models import segmentation_loss
 from hfseg.reporting.figures import WRONG, error_map
 from hfseg.runs import Example, compare_runs, write_counts
-from tests.metrics.test_audit import audited
-from tests.metrics.test_seg_metrics import evaluate_mean_iou
+from tests.builders import audited, evaluate_mean_iou
 
 Case = tuple[int, int, np.ndarray, np.ndarray]
 
