@@ -47,46 +47,54 @@ def load_hub(config: DataConfig, cache_dir: Path) -> tuple[Splits, LabelSet]:
 
     Raises UserError that names what is not there (data set, revision, column, class file), or the wrong mask.
     """
+    where = check_place(config)
+    if isinstance(config.classes, tuple):
+        table = named_classes(config.classes, config.ignore_index)
+    else:
+        table = read_class_table(fetch_class_file(config, config.classes), config.ignore_index)
+    found = fetch(config, cache_dir)
+    names = find_splits(list(found), where)
+    warn_unread(list(found), names, where)
+    rows: dict[str, Split] = {}
+    for split, name in names.items():
+        encoded = stored(found[name], config.image_column, config.label_column)
+        convert = converter(config, MaskReader.of(table, config.reduce_labels), split, name, encoded)
+        rows[split if convert.is_labelled else "predict"] = standardise(encoded, convert)
+    predict = {"predict": rows.pop("predict")} if "predict" in rows else {}
+    hold_out = hold_out_of_stream if config.streaming else hold_out_rows
+    splits = complete_splits(rows, hold_out, where) | predict
+    return (typed_streams(splits, where) if config.streaming else datasets.DatasetDict(splits)), table.labels
+
+
+def check_place(config: DataConfig) -> str:
+    """What errors call the data set; raises UserError where it cannot be one."""
     if (config.repo is None) == (config.root is None):
         raise UserError("data.name=hub needs either data.repo=owner/name or data.root, a folder of parquet files.")
     if config.root is not None and not config.root.is_dir():
         raise UserError(f"data.root={config.root} is not a folder. It must hold parquet or Arrow files.")
     if config.root is not None and "[" in str(config.root.resolve()):
         raise UserError(f"data.root={config.root}: `datasets` takes [ in a path for a pattern. Rename the folder.")
-    where = config.repo or str(config.root)
-    if isinstance(config.classes, tuple):
-        table = named_classes(config.classes, config.ignore_index)
-    else:
-        table = read_class_table(fetch_class_file(config, config.classes), config.ignore_index)
-    reader = MaskReader.of(table, config.reduce_labels)
-    found = fetch(config, cache_dir)
-    names = find_splits(list(found), where)
-    warn_unread(list(found), names, where)
-    files = AllowedFiles.of_folder(config.root) if config.root is not None else AllowedFiles.of_repo(where)
-    rows: dict[str, Split] = {}
-    for split, name in names.items():
-        encoded = stored(found[name], config.image_column, config.label_column)
-        first = next(iter(encoded), None)
-        if first is None:
-            raise UserError(f"{where}, split {name} is empty. Add rows to it, or remove its files.")
+    return config.repo or str(config.root)
+
+
+def converter(config: DataConfig, reader: MaskReader, split: str, name: str, rows: Split) -> RowConverter:
+    """For the rows of the `split` that the data set calls `name`; UserError where there are none."""
+    where = f"{config.repo or config.root}, split {name}"
+    first = next(iter(rows), None)
+    if first is None:
+        raise UserError(f"{where} is empty. Add rows to it, or remove its files.")
+    return RowConverter(
+        reader=reader,
+        image_column=config.image_column,
+        label_column=config.label_column,
+        where=where,
+        split=name,
+        files=AllowedFiles.of_folder(config.root) if config.root else AllowedFiles.of_repo(str(config.repo)),
         # A test on the Hub often has no labels: it is there to be predicted
-        is_labelled = split != "test" or first[config.label_column] is not None
-        convert = RowConverter(
-            reader=reader,
-            image_column=config.image_column,
-            label_column=config.label_column,
-            where=f"{where}, split {name}",
-            split=name,
-            files=files,
-            is_labelled=is_labelled,
-            is_named=has_names(encoded, f"{where}, split {name}"),
-            is_counted=not config.streaming or encoded.num_shards == 1,
-        )
-        rows[split if is_labelled else "predict"] = standardise(encoded, convert)
-    predict = {"predict": rows.pop("predict")} if "predict" in rows else {}
-    hold_out = hold_out_of_stream if config.streaming else hold_out_rows
-    splits = complete_splits(rows, hold_out, where) | predict
-    return (typed_streams(splits, where) if config.streaming else datasets.DatasetDict(splits)), table.labels
+        is_labelled=split != "test" or first[config.label_column] is not None,
+        is_named=has_names(rows, where),
+        is_counted=not config.streaming or rows.num_shards == 1,
+    )
 
 
 def typed_streams(splits: Mapping[str, datasets.IterableDataset], where: str) -> datasets.IterableDatasetDict:
