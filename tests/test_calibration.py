@@ -13,6 +13,7 @@ from hfseg.calibration import NUM_BINS, UNIT, CalibrationCounter, _best_octave, 
 from hfseg.config import EvalConfig
 from hfseg.models.loss import segmentation_loss
 from hfseg.models.temperature import store_temperature, temperature_of
+from tests.extras import needs
 from tests.test_trainer import make_trainer, opinionated_model
 
 IGNORE = 255
@@ -78,7 +79,9 @@ def test_images_of_different_sizes_against_a_loop_over_pixels(num_labels: int) -
 
 
 def test_ece_is_that_of_torchmetrics() -> None:
-    classification = pytest.importorskip("torchmetrics.classification")
+    needs("peers")
+    from torchmetrics import classification
+
     theirs = classification.MulticlassCalibrationError(4, n_bins=15, norm="l1", ignore_index=IGNORE)
     metrics = SegMetrics(4, calibration=True)
     for seed in range(3):

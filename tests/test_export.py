@@ -17,11 +17,13 @@ from transformers import PreTrainedModel, SegformerImageProcessor
 
 from hfseg import UserError
 from tests.conftest import REPOSITORY
+from tests.extras import needs
 from tests.models.test_contract import make_fcn, make_segformer
 
-onnx = pytest.importorskip("onnx", reason="needs hfseg[onnx]")
-onnxruntime = pytest.importorskip("onnxruntime", reason="needs hfseg[onnx]")
-pytest.importorskip("onnxscript", reason="needs hfseg[onnx]")
+needs("onnx")
+
+import onnx  # noqa: E402
+import onnxruntime  # noqa: E402
 
 from hfseg import export  # noqa: E402
 from hfseg.export import ExportForm, ParityError, check_beside, check_parity, export_onnx  # noqa: E402

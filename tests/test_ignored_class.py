@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from torchmetrics.classification import MulticlassJaccardIndex
 
 from hfseg import LabelSet, SegMetrics, UserError
 from hfseg.config import LossConfig
@@ -20,6 +19,7 @@ from hfseg.evaluate_module import evaluate_metric
 from hfseg.figures import WRONG, Example, error_map
 from hfseg.models.loss import segmentation_loss
 from hfseg.scores import compute_from_confusion
+from tests.extras import needs
 from tests.test_audit import audited
 from tests.test_metrics import evaluate_mean_iou
 
@@ -42,6 +42,9 @@ def cases(draw: st.DrawFn) -> Case:
 @settings(max_examples=100, deadline=None)
 @given(cases(), st.booleans(), st.booleans())
 def test_equals_torchmetrics(case: Case, as_torch: bool, with_boundary: bool) -> None:
+    needs("peers")
+    from torchmetrics.classification import MulticlassJaccardIndex
+
     num_labels, ignored, predictions, references = case
     ours = SegMetrics(num_labels, ignored, boundary=with_boundary)
     pair = (torch.as_tensor(predictions), torch.as_tensor(references))

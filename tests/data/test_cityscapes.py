@@ -17,8 +17,11 @@ from PIL import Image
 from hfseg import DataConfig, UserError, load_dataset
 from hfseg.data.cityscapes import CLASSES, LABEL_IDS, CityscapesReader, cityscapes_labels, cityscapes_source
 from tests.data.conftest import CITIES, SIZE, save
+from tests.extras import needs
 
-table = pytest.importorskip("cityscapesscripts.helpers.labels")
+needs("cityscapes")
+
+from cityscapesscripts.helpers import labels as table  # noqa: E402
 
 
 @pytest.fixture
