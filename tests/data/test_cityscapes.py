@@ -18,8 +18,11 @@ from hfseg.data import cityscapes_labels
 from hfseg.data.cityscapes import CLASSES, LABEL_IDS, CityscapesReader, cityscapes_source
 from tests.builders import assert_same_as_cityscapes, cityscapes_train_ids, pack_cityscapes
 from tests.data.conftest import CITIES, SIZE, save
+from tests.extras import needs
 
-table = pytest.importorskip("cityscapesscripts.helpers.labels")
+needs("cityscapes")
+
+from cityscapesscripts.helpers import labels as table  # noqa: E402
 
 
 @pytest.fixture

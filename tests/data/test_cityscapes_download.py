@@ -22,8 +22,9 @@ from hfseg import UserError
 from hfseg.data.cityscapes import cityscapes_source
 from hfseg.data.cityscapes_download import PACKAGES, download
 from tests.builders import assert_same_as_cityscapes, pack_cityscapes
+from tests.extras import needs
 
-pytest.importorskip("cityscapesscripts.download.downloader")
+needs("cityscapes")
 
 LOGIN = {"username": "me", "password": "secret"}
 

@@ -10,6 +10,7 @@ from transformers import EvalPrediction
 from hfseg import LabelSet, SegMetrics, UserError
 from hfseg.metrics import best_constant_mean_iou, class_keys
 from tests.builders import Masks, evaluate_mean_iou, mask_cases
+from tests.extras import needs
 
 TYPES = ("uint8", "int8", "uint16", "int16", "int32", "uint32", "int64", "uint64")
 
@@ -59,7 +60,8 @@ def test_merging_in_any_order_gives_the_same_integers(case: tuple[int, int, Mask
 
 
 def test_equals_cityscapes_scripts() -> None:
-    scripts = pytest.importorskip("cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling")
+    needs("cityscapes")
+    from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as scripts
     from cityscapesscripts.helpers.labels import labels as table
 
     rng = np.random.default_rng(0)
