@@ -129,8 +129,7 @@ class CityscapesReader:
         if wrong:
             raise UserError(
                 f"{path} holds {wrong[:8]}; its name promises one channel of {coding}, with -1 or 255 for what does "
-                "not count. Restore the official file; if this is another data set's mask, it needs another "
-                "`data.name`."
+                "not count. Restore the official file, or read another data set's mask with its `data.name`."
             )
         lookup = np.full(256, IGNORE, np.uint8)
         lookup[list(table)] = list(table.values())  # -1 is the last place, which is 255's too

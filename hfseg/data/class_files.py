@@ -42,9 +42,8 @@ def read_entries(path: Path) -> dict[int, Entry]:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise UserError(
-            f"{path}: entry {where}: {first['msg']} (got {shown(first['input'])}). It must be a list of names, a "
-            "mapping from ids to names or from names to colours, or a list of {id, name, color}; quote names such as "
-            "'1' and 'true' in YAML."
+            f"{path}: entry {where}: {first['msg']} (got {shown(first['input'])}). Write a list of "
+            "names or of {id, name, color}, or map ids to names or names to colours; in YAML quote names such as '1'."
         ) from error
     if not entries:
         raise UserError(f"{path} names no class. Write a class name on each line, in the order of the ids.")

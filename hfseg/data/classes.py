@@ -150,22 +150,20 @@ def _check_names(where: str, names: Sequence[str], ignored: int) -> None:
     if len(counted) < 2:
         name = counted[0] if counted and counted[0] != "background" else "object"
         raise UserError(
-            f"{where}: only one class counts, so that every answer would be right. List the background too, in a "
-            "text file that data.classes names, a line each. For masks of 0 and 1: "
-            f"`background`, `{name}`; for masks of 0 and 255: {list_with_greys(['background', name], [0, 255])}."
+            f"{where}: only one class counts, so that every answer would be right. List the background too, a line "
+            f"each, in a text file that data.classes names. For masks of 0 and 1: `background`, `{name}`; for masks "
+            f"of 0 and 255: {list_with_greys(['background', name], [0, 255])}."
         )
 
 
 def _explain_ids(where: str, ids: list[int], default: int) -> str:
     if ids == list(range(1, len(ids) + 1)):
         return (
-            f"{where}: the ids begin with 1. If the masks hold 0, list it, such as `0 background`, and if 0 is "
-            "unlabelled, set data.ignore_index=0 as well. If 0 never occurs, set data.reduce_labels=true and list the "
-            "ids from 0."
+            f"{where}: the ids begin with 1. If the masks hold 0, list it, such as `0 background`; if it is void, "
+            "set data.ignore_index=0 too. If 0 never occurs, set data.reduce_labels=true and list the ids from 0."
         )
     listed = str(ids) if len(ids) <= MAX_IDS else f"[{', '.join(map(str, ids[:10]))}, ... {ids[-1]}]"
     return (
         f"{where}: the ids are {listed}, but must be 0..{len(ids) - 1} without gaps, and perhaps {default} for "
-        "unlabelled pixels. Renumber the classes, and the masks with them, or list the ids between them as unused; an "
-        "id of unlabelled pixels is told by data.ignore_index."
+        "unlabelled pixels, whose id is told by data.ignore_index. Renumber classes and masks, or list ids as unused."
     )

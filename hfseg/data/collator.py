@@ -76,9 +76,7 @@ class SegCollator:
 def normalise(batch: dict[str, Any]) -> dict[str, Any]:
     """What a model takes: `pixel_values` as (bytes - mean) / std in float32, `labels` as int64, on their device.
 
-    Args:
-        batch: from `SegCollator`; its `normalisation` (B, 2, 3: mean and std) is used up. Without it `pixel_values`
-            are what they should be.
+    The `normalisation` (B, 2, 3: mean and std) of a batch is used up; without it `pixel_values` stay as they are.
     """
     batch = batch | {"labels": batch["labels"].long()}
     normalisation = batch.pop("normalisation", None)

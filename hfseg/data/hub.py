@@ -135,8 +135,7 @@ def fetch(config: DataConfig, cache_dir: Path) -> Splits:
 def check_files(root: Path, files: Sequence[Path], data_files: Mapping[str, Sequence[str]]) -> None:
     """A line that names those of the `files` in `root` that `datasets` takes for no split, if there are any.
 
-    Raises:
-        UserError: it takes all for one split, though they are named as several, such as `Train` and `Test`.
+    Raises UserError where it takes all for one split, though they are named as several, such as `Train` and `Test`.
     """
     read = {os.path.realpath(path) for paths in data_files.values() for path in paths}
     if len(data_files) == 1:

@@ -161,10 +161,9 @@ def has_names(rows: Split, where: str) -> bool:
 
 
 def standardise(rows: Split, convert: RowConverter) -> Split:
-    """The columns `image`, `label` and `name` of what `stored` gives; of a stream, without their types.
+    """The columns `image`, `label` and `name` of what `stored` gives.
 
-    Without types, `datasets` filters a stream as it is; otherwise it would decode each image for that, and encode it
-    as another file.
+    Those of a stream have no types: `datasets` would decode each image to filter it, and encode it as another file.
     """
     columns = list(rows.features)
     if isinstance(rows, datasets.IterableDataset):

@@ -80,11 +80,7 @@ def open_header(file: Path | BytesIO) -> Image.Image:
 
 
 def open_image(file: Path | BytesIO, where: str = "") -> Image.Image:
-    """The first frame of a file, decoded completely and upright; errors call it `where`, or by its path.
-
-    Raises:
-        UserError: the file is missing or cannot be decoded.
-    """
+    """The first frame of a file, decoded completely and upright; UserError calls it `where`, or by its path."""
     with reading(where or file):
         return upright(open_header(file))
 
@@ -113,10 +109,7 @@ def explain_unreadable(error: BaseException) -> tuple[str, str]:
 
 
 def has_more_frames(image: Image.Image) -> bool:
-    """Whether its file holds more than the one image that is read; False also where that cannot be found out.
-
-    Afterwards its pixels may be those of another frame.
-    """
+    """Whether its file is known to hold more than the one image that is read; may move on to another frame."""
     with suppress(*UNREADABLE):
         return isinstance(image, FRAMED) and image.is_animated
     return False
@@ -170,16 +163,10 @@ def as_rgb(image: Image.Image, where: object) -> Image.Image:
 
 
 def decode_image(data: bytes, reduction: int = 1, where: str = "The image") -> NDArray[np.uint8]:
-    """Decodes an image as `datasets.Image(mode="RGB")` does: the right way up, RGB whatever it was.
+    """Decodes an image as `datasets.Image(mode="RGB")` does: (ceil(H / r), ceil(W / r), 3), upright.
 
-    Args:
-        data: the file.
-        reduction: 2, 4 or 8 decode a JPEG at a fraction of its size, in a fraction of the time; other formats, and
-            turned JPEGs whose sides it does not divide, come at full size.
-        where: what errors call it.
-
-    Returns:
-        (ceil(H / r), ceil(W / r), 3), where r is the reduction or 1.
+    A `reduction` r of 2, 4 or 8 decodes a JPEG at a fraction of its size, in a fraction of the time; other formats,
+    and turned JPEGs whose sides it does not divide, come at full size.
 
     Raises:
         UserError: its values are not those of 8 bits. Of a damaged file, what is in `UNREADABLE`.

@@ -1,7 +1,4 @@
-"""Class ids from the masks that people have: 1, 2, 4, 8, 16 or 32-bit ids, palette images, greys and colours.
-
-And what to do about masks whose values are no class ids, as this reader and the label doctor say it.
-"""
+"""Class ids from the masks that people have, and remedies, the label doctor's too, where their values are none."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace

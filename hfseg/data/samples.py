@@ -73,8 +73,7 @@ class StreamingTrainSet(IterableDataset[Sample]):
 
 
 class EvalSet(Dataset[Sample]):
-    """Samples as they are scored: the image through the processor, the labels untouched at their native size, uint8 or
-    int64.
+    """Samples as they are scored: the image through the processor, labels untouched (uint8 or int64, native size).
 
     Args:
         data: a split with columns `image`, `label` and `name`.

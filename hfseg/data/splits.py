@@ -55,9 +55,8 @@ def check_likely_splits(names: Collection[str], where: str) -> None:
     likely = {name: known[word] for name in names for word in re.findall("[a-z]+", name.lower()) if word in known}
     if len({*likely.values()}) > 1:
         raise UserError(
-            f"{where}: {' and '.join(map(shown, list(likely)[:MAX_NAMES]))} seem to be of several splits, but are "
-            "not called so and would be taken for one. Rename them: splits are called train, val and test; if they "
-            "are one, none of these words may be in their names."
+            f"{where}: {' and '.join(map(shown, list(likely)[:MAX_NAMES]))} seem to be of several splits, but would "
+            "be taken for one. Rename them: splits are called train, val and test; in other names no such word may be."
         )
 
 
