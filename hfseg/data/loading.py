@@ -8,13 +8,17 @@ from filelock import FileLock
 from hfseg.config import DataConfig, SyntheticConfig
 from hfseg.data.cache_folder import cache_folder
 from hfseg.data.cityscapes import cityscapes_source
+from hfseg.data.drawn import (
+    SYNTHETIC_CITYSCAPES_VERSION,
+    SYNTHETIC_VERSION,
+    write_synthetic_cityscapes,
+    write_synthetic_pet,
+)
 from hfseg.data.folder import folder_source
 from hfseg.data.hub import Splits, load_hub
 from hfseg.data.images import allow_pixels
 from hfseg.data.oxford_pet import oxford_pet_source
 from hfseg.data.source import Source
-from hfseg.data.synthetic import SYNTHETIC_VERSION, write_synthetic_pet
-from hfseg.data.synthetic_cityscapes import SYNTHETIC_CITYSCAPES_VERSION, write_synthetic_cityscapes
 from hfseg.errors import UserError
 from hfseg.labels import LabelSet
 from hfseg.whole_files import remove_leftovers, writing
