@@ -8,8 +8,12 @@ from filelock import FileLock
 
 from hfseg.config import DataConfig, SyntheticConfig
 from hfseg.data.cityscapes import cityscapes_source
-from hfseg.data.drawn.pets import SYNTHETIC_VERSION, write_synthetic_pet
-from hfseg.data.drawn.streets import SYNTHETIC_CITYSCAPES_VERSION, write_synthetic_cityscapes
+from hfseg.data.drawn import (
+    SYNTHETIC_CITYSCAPES_VERSION,
+    SYNTHETIC_VERSION,
+    write_synthetic_cityscapes,
+    write_synthetic_pet,
+)
 from hfseg.data.folder import folder_source
 from hfseg.data.hub import Splits, load_hub
 from hfseg.data.images import allow_pixels
