@@ -99,7 +99,7 @@ def run_in_folder(config: RunConfig, args: TrainingArguments, resume: bool, eval
     is_told = eval_only and (config.output_dir / "provenance.json").exists()  # by the training
     if not is_told and trainer.is_world_process_zero():
         config.save(config.output_dir / "run_config.yaml")
-        write_json(config.output_dir / "provenance.json", provenance.as_dict())
+        write_json(config.output_dir / "provenance.json", provenance.model_dump())
     if not eval_only:
         train(trainer, config, checkpoint, provenance)
     scores = evaluate(trainer, config, data["validation"], data["test"])
@@ -281,7 +281,7 @@ def train(trainer: SegTrainer, config: RunConfig, checkpoint: str | None, proven
     provenance.num_trained = sum(each.numel() for each in trainer.model.parameters() if each.requires_grad)
     provenance.peak_memory_mb = peak_memory_mb()
     if trainer.is_world_process_zero():
-        write_json(config.output_dir / "provenance.json", provenance.as_dict())
+        write_json(config.output_dir / "provenance.json", provenance.model_dump())
     save_model(trainer, config.output_dir / "model")
 
 

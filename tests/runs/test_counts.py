@@ -11,13 +11,11 @@ from safetensors.torch import load_file, save_file
 
 from hfseg import RunConfig, SegMetrics, UserError, compare_runs, predict, run
 from hfseg.config import EvalConfig
-from hfseg.runs import read_counts
 from hfseg.data import CATEGORIES
 from hfseg.data.cityscapes import CLASSES
-from hfseg.models import load_model, load_processor
-from hfseg.models import temperature_of
-from hfseg.runs import RunResults
 from hfseg.files import parse_yaml
+from hfseg.models import load_model, load_processor, temperature_of
+from hfseg.runs import RunResults, read_counts
 from tests.test_run import write_config
 
 ONE_STEP = [
