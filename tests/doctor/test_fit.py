@@ -14,8 +14,7 @@ from transformers import MobileNetV2Config, MobileNetV2ForSemanticSegmentation, 
 
 from hfseg import HfsegFCNConfig, HfsegFCNForSemanticSegmentation, LabelSet, RunConfig, UserError
 from hfseg.config import EvalConfig
-from hfseg.doctor import check_evaluated_sizes, check_labelled, check_training_batches
-from hfseg.doctor.preflight import smallest_batch
+from hfseg.doctor.fit import check_evaluated_sizes, check_labelled, check_training_batches, smallest_batch
 from hfseg.doctor.sizes import image_sizes
 from hfseg.models import dry_run, freeze_encoder
 from hfseg.training import training_arguments
