@@ -123,7 +123,7 @@ def train(trainer: SegTrainer, config: RunConfig, data: datasets.DatasetDict, ch
     provenance.num_trained = sum(each.numel() for each in trainer.model.parameters() if each.requires_grad)
     provenance.peak_memory_mb = peak_memory_mb()
     if trainer.is_world_process_zero():
-        write_json(config.output_dir / "provenance.json", provenance.as_dict())
+        write_json(config.output_dir / "provenance.json", provenance.model_dump())
         save_model(trainer, config.output_dir / "model")
 
 
@@ -134,7 +134,7 @@ def begin_provenance(trainer: SegTrainer, config: RunConfig, data: datasets.Data
         provenance.num_images = {split: len(data[split]) for split in ("train", "validation", "test")}
     if trainer.is_world_process_zero():
         config.save(config.output_dir / "run_config.yaml")
-        write_json(config.output_dir / "provenance.json", provenance.as_dict())
+        write_json(config.output_dir / "provenance.json", provenance.model_dump())
     return provenance
 
 

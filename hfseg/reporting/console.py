@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hfseg.errors import printable
-from hfseg.metrics import uncertain_choice, useless, with_interval
+from hfseg.metrics import metric_name, uncertain_choice, useless, with_interval
 
 
 def print_table(per_class: dict[str, list[dict[str, Any]]], metrics: dict[str, Any]) -> None:
@@ -24,8 +24,9 @@ def print_table(per_class: dict[str, list[dict[str, Any]]], metrics: dict[str, A
         name = Text(printable(rows[0]["name"]))  # brackets are no markup
         table.add_row(name, *("-" if row["iou"] is None else f"{row['iou']:.4f}" for row in rows))
     table.add_section()
-    table.add_row("mean IoU", *(with_interval(metrics, f"{prefix}_mean_iou") for prefix in per_class), style="bold")
-    table.add_row("pixel accuracy", *(with_interval(metrics, f"{prefix}_pixel_accuracy") for prefix in per_class))
+    for key, style in (("mean_iou", "bold"), ("pixel_accuracy", None)):
+        scores = (with_interval(metrics, f"{prefix}_{key}") for prefix in per_class)
+        table.add_row(metric_name(key), *scores, style=style)
     constant = metrics.get("test_constant_class", metrics.get("eval_constant_class"))
     table.add_row(
         Text(f"mean IoU of {constant!r} everywhere"),

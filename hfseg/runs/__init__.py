@@ -6,7 +6,7 @@ from hfseg.runs.facts import FILES, Facts, is_number, public_config, read_facts
 from hfseg.runs.folder import PATIENCE, check_output_dir, check_same_classes, check_same_run, flatten, writing_run
 from hfseg.runs.origins import DATA_SETS, citations, hub_id, is_torchvision, licence_of_weights, public_init
 from hfseg.runs.provenance import Provenance, peak_memory_mb
-from hfseg.runs.results import RunResults
+from hfseg.runs.results import RunResults, read_history
 
 __all__ = [
     "COUNTS",
@@ -32,6 +32,7 @@ __all__ = [
     "public_init",
     "read_counts",
     "read_facts",
+    "read_history",
     "save_examples",
     "write_counts",
     "writing_run",

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hfseg import RunConfig, UserError, run
-from hfseg.training import read_history
+from hfseg.runs import read_history
 from tests.builders import write_config
 from tests.conftest import REPOSITORY
 

@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 
 from hfseg import RunConfig, TransformsConfig, UserError, run
 from hfseg.config.train_keys import train_types
-from hfseg.runs import check_same_run
+from hfseg.runs import check_same_run, read_history
 from hfseg.runs.folder import FREE_KEYS, FREE_WHEN_SCORED
-from hfseg.training import checkpoints, damage, last_whole_checkpoint, read_history
+from hfseg.training import checkpoints, damage, last_whole_checkpoint
 from tests.builders import (
     RESUME_STEPS,
     assert_same_run,

@@ -38,7 +38,8 @@ from hfseg import (
 from hfseg.config import EvalConfig, TransformsConfig
 from hfseg.data import eval_set
 from hfseg.models import segmentation_loss
-from hfseg.training import HistoryCallback, last_whole_checkpoint, read_history
+from hfseg.runs import read_history
+from hfseg.training import HistoryCallback, last_whole_checkpoint
 from hfseg.training.callbacks import EarlyStopping
 from hfseg.training.optimizer import parameter_groups
 from tests.builders import make_trainer, opinionated_model, stable_model, tiny_model, uneven_samples
