@@ -259,7 +259,7 @@ def test_a_temperature_that_is_none_is_named(temperature: object) -> None:
     with pytest.raises(UserError, match="not a positive number"):
         SegmentationPipeline(model, PROCESSOR)
     model.config.hfseg = {"temperature": None}
-    assert SegmentationPipeline(model, PROCESSOR).temperature == 1.0
+    assert SegmentationPipeline(model, PROCESSOR).predictor.temperature == 1.0
 
 
 WITHOUT_HFSEG = """
