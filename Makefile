@@ -4,7 +4,7 @@ VENV := .venv
 LOWEST := .venv-lowest
 RUN := $(VENV)/bin/python
 
-.PHONY: quickstart test test-slow check lowest clean
+.PHONY: quickstart test test-slow check lowest docs clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -35,5 +35,8 @@ $(LOWEST)/installed: pyproject.toml tests/lowest.txt
 lowest: $(LOWEST)/installed  ## the tests on the lowest supported versions
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n auto --maxprocesses 8 --dist loadfile -m 'not slow'
 
+docs: $(VENV)/installed  ## the site, into site/; a dead link is an error
+	$(RUN) -m mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) $(LOWEST) runs build *.egg-info
+	rm -rf $(VENV) $(LOWEST) runs build site *.egg-info

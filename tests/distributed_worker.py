@@ -14,7 +14,7 @@ from torch.utils.data import SequentialSampler
 from hfseg import LabelSet, SegMetrics, SegTrainer
 from hfseg.config import ModelConfig
 from hfseg.training import ScheduledUnfreezing
-from tests.training.test_trainer import make_trainer, stable_model, uneven_samples
+from tests.builders import make_trainer, stable_model, uneven_samples
 
 LABELS = LabelSet(["pet", "background", "boundary"])
 

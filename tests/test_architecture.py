@@ -113,6 +113,18 @@ def test_no_circle_of_files() -> None:
     assert not circle, " -> ".join(circle)
 
 
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "tests").glob("**/*.py")), ids=module_name)
+def test_no_test_module_imports_from_another(path: Path) -> None:
+    """What several of them need is in tests/builders.py, conftest.py or tests/hub/."""
+    names = [
+        node.module
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom)
+    ]
+    shared = [name for name in names if name and name.startswith("tests.") and ".test_" in name]
+    assert not shared, f"{path} imports from {', '.join(shared)}"
+
+
 def test_at_the_top_are_the_parts_alone() -> None:
     found = {path.stem for path in ROOT.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
     assert found == {"__init__", *ORDER}

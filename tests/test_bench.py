@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 
 from hfseg import SegMetrics
+from tests.builders import Masks, mask_cases
 from tests.conftest import REPOSITORY
-from tests.metrics.test_seg_metrics import Masks, cases
 
 sys.path.insert(0, str(REPOSITORY / "scripts"))
 
@@ -97,7 +97,7 @@ def test_comparison_of_curves() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(cases())
+@given(mask_cases())
 def test_restated_metric_equals_ours(case: tuple[int, int, Masks, Masks]) -> None:
     num_labels, ignore_index, predictions, references = case
     theirs = histogram_mean_iou(predictions, references, num_labels, ignore_index)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.builders import SETTINGS
 from tests.conftest import REPOSITORY
-from tests.published import SETTINGS
 
 SOURCES = [
     *sorted((REPOSITORY / "hfseg").glob("**/*.py")),
@@ -26,7 +26,7 @@ NAMES = {
 }  # fmt: skip
 TEXT_MODES = {"r", "w", "a", "x", "r+", "rt", "wt"}
 # Read where it is there, with an answer where it is not.
-LINUX_PATHS = {("machine.py", "/dev/shm"), ("provenance.py", "/proc/self/status")}
+LINUX_PATHS = {("workers.py", "/dev/shm"), ("provenance.py", "/proc/self/status")}
 
 
 def problems_of(node: ast.AST, source: str, name: str) -> Iterator[str]:

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors.torch import load_file
@@ -19,22 +18,8 @@ from hfseg.publishing import EXAMPLES
 from hfseg.publishing.pages import PAGES
 from hfseg.training import training_arguments
 from hfseg.training.arguments import default_workers
+from tests.builders import write_config
 from tests.conftest import REPOSITORY
-
-SETTINGS = {
-    "name": "tiny",
-    "transforms": {"size": 32},
-    "eval": {"size": 64},
-    "train": {"max_steps": 4, "per_device_train_batch_size": 4, "logging_steps": 2, "eval_strategy": "steps",
-              "save_strategy": "steps", "eval_steps": 2, "save_steps": 2},
-}  # fmt: skip
-
-
-def write_config(folder: Path, pets: Path) -> Path:
-    path = folder / "tiny.yaml"
-    data = {"name": "oxford_pet", "root": str(pets)}
-    path.write_text(yaml.safe_dump(SETTINGS | {"data": data, "output_dir": str(folder / "run")}))
-    return path
 
 
 def command(*arguments: object, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:

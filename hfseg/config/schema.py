@@ -5,11 +5,22 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from hfseg.config.data import DataConfig
 from hfseg.config.ignored_settings import ignored_settings
+from hfseg.config.sections import (
+    FCN_TRANSFORMS,
+    EvalConfig,
+    HubConfig,
+    LossConfig,
+    ModelConfig,
+    OptimConfig,
+    Section,
+    TransformsConfig,
+)
 from hfseg.config.study import StudyConfig
 from hfseg.config.text_keys import KeyType, key_type
 from hfseg.config.train_keys import hint, train_problems, without_nulls
@@ -20,274 +31,15 @@ from hfseg.files import dump_yaml, write_text
 MAX_PROBLEMS = 30  # that one message lists
 
 
-class Section(BaseModel):
-    """A part of the tree: unknown keys are errors, and nothing changes after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class SyntheticConfig(Section):
-    """What the `synthetic_*` data sets draw."""
-
-    num_trainval: int = Field(400, ge=8)
-    num_test: int = Field(100, ge=4)
-    size: int = Field(160, ge=32, description="long side of the images in pixels")
-    seed: int = Field(0, ge=0)
-
-
-# Keys of `data:` that only some data sets have.
-OWNERS = {
-    "boundary": ("oxford_pet", "synthetic_pet"),
-    "synthetic": ("synthetic_pet", "synthetic_cityscapes"),
-    "classes": ("folder", "hub"),
-    "reduce_labels": ("folder", "hub"),
-    "ignore_index": ("folder", "hub"),
-    "mask_suffix": ("folder",),
-    "repo": ("hub",),
-    "revision": ("hub",),
-    "subset": ("hub",),
-    "image_column": ("hub",),
-    "label_column": ("hub",),
-    "streaming": ("hub",),
-}
-
-
-class DataConfig(Section):
-    """Which data, from where.
-
-    `root` holds the official folders or archives; without it, `oxford_pet` and `cityscapes` (with a stored login)
-    download and `synthetic_*` draw into the cache of `datasets`. `note` goes into the card: what a score on this data
-    is a score on. `cache` decodes the images of training and validation once and keeps them, 3 to 4 bytes a pixel,
-    beside the Arrow files. `ignore_index` is the id of pixels that do not count, which may be one of the classes; null
-    is 255, or 65535 for more than 255 classes.
-
-    `classes` is a file with the class names, see `hfseg.data.classes`, or a list of them; `reduce_labels` makes 0 the
-    ignore index and every other id one less. `mask_suffix` is what the masks' file names have after the images':
-    `_mask` for `x.jpg` and `x_mask.png`. `repo`, `revision` and `subset` choose a data set of the Hub. `max_pixels` is
-    how large an image may be: null is Pillow's limit, 178,956,970 pixels, against files that decompress to more than
-    memory holds.
-    """
-
-    name: Literal["oxford_pet", "cityscapes", "folder", "hub", "synthetic_pet", "synthetic_cityscapes"]
-    root: Path | None = None
-    note: str | None = None
-    classes: tuple[str, ...] | Path | None = None  # in this order: pydantic 2.10 would save a tuple as a path
-    boundary: Literal["class", "ignore"] = "class"
-    image_column: str = "image"
-    label_column: str = "label"
-    reduce_labels: bool = False
-    ignore_index: int | None = Field(None, ge=-100, le=65535)
-    mask_suffix: str = Field("", pattern=r"^[^/\\]*$")
-    repo: str | None = Field(None, pattern=r"^[\w.-]+(/[\w.-]+)?$")
-    revision: str | None = None
-    subset: str | None = None
-    cache: bool = False
-    streaming: bool = False
-    max_pixels: int | None = Field(None, ge=1)
-    synthetic: SyntheticConfig = SyntheticConfig()
-
-    @field_validator("classes", mode="before")
-    @classmethod
-    def _file_or_names(cls, value: Any) -> Any:
-        is_names = isinstance(value, list | tuple) and value and all(isinstance(each, str) for each in value)
-        if not (value is None or isinstance(value, str | Path) or is_names):
-            raise ValueError("must be a file, or a list of names such as [sky, road]")
-        return value
-
-    @field_validator("root", "classes")
-    @classmethod
-    def _expand(cls, path: Path | tuple[str, ...] | None) -> Path | tuple[str, ...] | None:
-        return Path(os.path.expanduser(os.path.expandvars(path))) if isinstance(path, Path) else path
-
-    @model_validator(mode="after")
-    def _belongs(self) -> "DataConfig":
-        changed = [key for key in OWNERS if getattr(self, key) != type(self).model_fields[key].default]
-        wrong = [f"`{key}` is for {' and '.join(OWNERS[key])}" for key in changed if self.name not in OWNERS[key]]
-        if wrong:
-            raise ValueError(f"{'; '.join(wrong)}: it means nothing for {self.name}")
-        if self.root is not None and self.revision is not None:
-            raise ValueError("`revision` is for `repo`: it means nothing for the files in `root`")
-        if self.cache and self.streaming:
-            raise ValueError("`cache` keeps what has been decoded and `streaming` keeps nothing: choose one")
-        if self.reduce_labels and self.ignore_index is not None:
-            raise ValueError(
-                "`reduce_labels` makes 0 the ignore index and shifts the others: leave out `ignore_index`"
-            )
-        return self
-
-
-class FreezeStages(Section):
-    """Freeze the first so many stages of the encoder."""
-
-    stages: int = Field(ge=1)
-
-
-DEFAULT_SIZES = {"segformer": "b0", "fcn": "resnet50"}
-
-
-class ModelConfig(Section):
-    """Which model, from which weights: `init` null is from scratch, otherwise a folder or a Hub id.
-
-    `size` is b0 to b5 for segformer (b0 by default) and resnet50 (the default) or resnet101 for fcn; `auto` is any
-    semantic segmentation model of transformers, as `init` describes it.
-
-    `freeze` makes the encoder or its first stages a fixed function, until `unfreeze_at` optimizer steps are made.
-
-    `trust_remote_code` runs the code that comes with a model of `type: auto`; without it, none is ever run.
-    """
-
-    type: Literal["segformer", "fcn", "auto"] = "segformer"
-    size: str = ""
-    init: str | None = Field(None, min_length=1)
-    freeze: Literal["none", "encoder"] | FreezeStages = "none"
-    unfreeze_at: int | None = Field(None, ge=1)
-    trust_remote_code: bool = False
-
-    @model_validator(mode="after")
-    def _belongs(self) -> "ModelConfig":
-        if self.type == "auto" and self.init is None:
-            raise ValueError("`type: auto` needs `init`, a folder or a Hub id with the model's config and weights")
-        if self.type == "auto" and self.size:
-            raise ValueError("`size` is for segformer and fcn: with `type: auto` the checkpoint says it")
-        if self.trust_remote_code and self.type != "auto":
-            raise ValueError("`trust_remote_code` is for `type: auto`: hfseg has the code of the others")
-        if self.unfreeze_at is not None and self.freeze == "none":
-            raise ValueError("`unfreeze_at` needs something that is frozen before it: set `freeze`")
-        return self
-
-    @property
-    def num_frozen_stages(self) -> int | None:
-        """Of the encoder; None is all of it."""
-        return self.freeze.stages if isinstance(self.freeze, FreezeStages) else None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _default_size(cls, tree: Any) -> Any:
-        kind = tree.get("type", "segformer") if isinstance(tree, dict) else None
-        return {"size": DEFAULT_SIZES[kind]} | tree if kind in ("segformer", "fcn") else tree
-
-
-class LossConfig(Section):
-    """The training loss."""
-
-    name: Literal["cross_entropy"] = "cross_entropy"
-    class_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = None
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    dice: float = Field(0.0, ge=0)
-    ohem: float | None = Field(None, gt=0, lt=1)
-    aux_weight: float = Field(0.4, ge=0)
-
-
-class TransformsConfig(Section):
-    """Training augmentation; the defaults are the SegFormer paper's recipe, for `model.type: fcn` FCN_TRANSFORMS.
-
-    `size` is the side of the square crop, `scale` the range of the random factor by which the image's short side
-    exceeds it, `cat_max_ratio` the largest share that one class may have in a crop.
-    """
-
-    size: int = Field(512, ge=32)
-    scale: tuple[float, float] | None = (0.5, 2.0)
-    cat_max_ratio: float | None = Field(0.75, gt=0, le=1)
-    flip: bool = True
-    photometric: bool = True
-
-    @field_validator("scale")
-    @classmethod
-    def _ordered(cls, scale: tuple[float, float] | None) -> tuple[float, float] | None:
-        if scale is not None and not 0 < scale[0] <= scale[1]:
-            raise ValueError("must be two positive factors, the smaller first, or null")
-        return scale
-
-
-# What FCN was trained with, torchvision's references/segmentation: the short side 0.5 to 2 times 520, crops of 480.
-FCN_TRANSFORMS = {"size": 480, "scale": (0.5 * 520 / 480, 2 * 520 / 480), "cat_max_ratio": None, "photometric": False}
-
-
-class OptimConfig(Section):
-    """What TrainingArguments have no word for.
-
-    `layer_decay` is the factor by which each layer of the encoder learns slower than the one above it, `ema` the decay
-    of an average of the weights that is scored and kept in their place, `early_stopping` after how many evaluations
-    without a better `train.metric_for_best_model` the training ends.
-    """
-
-    head_lr_factor: float = Field(10.0, gt=0)
-    layer_decay: float | None = Field(None, gt=0, le=1)
-    ema: float | None = Field(None, gt=0, lt=1)
-    early_stopping: int | None = Field(None, ge=1)
-
-
-class EvalConfig(Section):
-    """How images reach the model in evaluation; labels keep their native size in every mode.
-
-    `resize` brings each image to `size` x `size` (default: `transforms.size`; for `model.type: auto` what the model's
-    own image processor says), which is the saved image processor's size too. `whole` takes each image as it is.
-    `slide` takes windows of `crop` x `crop` pixels, one every `stride` pixels, and averages their logits.
-
-    `scales` and `flip` average the probabilities over the image resized by each factor, and mirrored.
-
-    `boundary` also scores contours in every evaluation: Boundary IoU, and mean IoU in bands around the labels'
-    contours. `calibration` also scores confidence at the end of a run, and fits the temperature on validation that is
-    saved with the model.
-    """
-
-    mode: Literal["resize", "whole", "slide"] = "resize"
-    size: int | None = Field(None, ge=32)
-    crop: int | None = Field(None, ge=32)
-    stride: int | None = Field(None, ge=1)
-    scales: tuple[Annotated[float, Field(gt=0, le=16)], ...] = Field((1.0,), min_length=1)
-    flip: bool = False
-    boundary: bool = False
-    calibration: bool = True
-
-    @model_validator(mode="after")
-    def _belongs(self) -> "EvalConfig":
-        if self.boundary and not self.is_plain:
-            raise ValueError(
-                "`boundary` needs an image's whole prediction, which `mode: slide`, `scales` and `flip` never hold: "
-                "use `resize` or `whole` without them"
-            )
-        if self.mode == "slide" and (self.crop is None or self.stride is None):
-            raise ValueError("`mode: slide` needs `crop` and `stride`, such as 1024 and 768")
-        if self.mode != "slide" and not (self.crop is None and self.stride is None):
-            raise ValueError(f"`crop` and `stride` are for `mode: slide`: they mean nothing for {self.mode}")
-        if self.mode != "resize" and self.size is not None:
-            raise ValueError(f"`size` is for `mode: resize`: {self.mode} takes images at their native size")
-        if self.crop is not None and self.stride is not None and self.stride > self.crop:
-            raise ValueError(f"`stride` {self.stride} is larger than `crop` {self.crop}: pixels would be left out")
-        return self
-
-    @property
-    def is_native(self) -> bool:
-        """Whether images keep their own size."""
-        return self.mode != "resize"
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether one pass over the image, as it comes from the processor, is all."""
-        return self.mode != "slide" and self.scales == (1.0,) and not self.flip
-
-
-class HubConfig(Section):
-    """Where a run is published at its end: `repo` is owner/name, and null publishes nothing.
-
-    `revision` is the branch. `private` is for a repository that is made; one that everybody can see is then refused.
-    `create_pr` opens a pull request instead. `images` sends pictures that show images of the data, too.
-    """
-
-    repo: str | None = Field(None, min_length=1)
-    revision: str | None = Field(None, min_length=1)
-    private: bool = True
-    create_pr: bool = False
-    images: bool = False
-
-
 class RunConfig(Section):
     """Everything that defines a run. A YAML file says only what differs from these defaults."""
 
     name: str
+    """Name of the run: letters, digits, `.`, `_` and `-`."""
     seed: int = Field(42, ge=0, lt=2**32)
-    output_dir: Path = Path()
+    """Of everything that is random: new weights, order of the samples, augmentation."""
+    output_dir: Path = Field(Path(), json_schema_extra={"default": "runs/<name>"})
+    """Folder of the run."""
     data: DataConfig
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
@@ -295,8 +47,10 @@ class RunConfig(Section):
     optim: OptimConfig = OptimConfig()
     eval: EvalConfig = EvalConfig()
     train: dict[str, Any] = Field(default_factory=dict)
+    """What `transformers.TrainingArguments` takes, by the same names."""
     hub: HubConfig = HubConfig()
     study: StudyConfig | None = None
+    """Makes the config a study, which is several runs compared."""
 
     @field_validator("output_dir", mode="before")
     @classmethod

@@ -24,21 +24,24 @@ Seeds = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(min_l
 
 
 class StudyConfig(BaseModel):
-    """Several runs compared. The tree's ordinary keys are what all arms share.
+    """Several runs compared. The tree's ordinary keys are what all arms share."""
 
-    `pretrain` names pretraining runs: each is a tree of its own over the ordinary defaults, which shares nothing with
-    the arms. `arms` names what is compared: each is a tree of overrides over the shared keys, whose `model.init` may
-    be `pretrain.<name>`. Each arm is trained once for each of `seeds`, or of its own `seeds`. An arm that says
-    `model.type` shares nothing else of `model`. `varies` are keys or sections, besides `model.init` and
-    `model.freeze`, that may differ between the arms of one model; other differences are warned of.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     arms: Trees = Field(min_length=1)
+    """What is compared, by name: each arm says what it overrides of the shared keys.
+
+    Its `model.init` may be `pretrain.<name>`. An arm that says `model.type` shares nothing else of `model`.
+    """
     pretrain: Annotated[Trees, BeforeValidator(_or_empty)] = {}
+    """Pretraining runs by name: each a config of its own, which shares nothing with the arms."""
     seeds: Seeds = (42,)
+    """Each arm is trained once for each of these seeds, or for each of its own `seeds`."""
     varies: tuple[str, ...] = ()
+    """Keys or sections that may differ between the arms of one model; other differences are warned of.
+
+    `model.init` and `model.freeze` may always differ.
+    """
 
     @model_validator(mode="after")
     def _belongs(self) -> "StudyConfig":

@@ -1,30 +1,32 @@
 """From files to samples: every data set as `datasets` splits with classes, and batches for training and evaluation."""
 
-from hfseg.data.cache_folder import cache_folder
 from hfseg.data.cityscapes import CATEGORIES, cityscapes_labels
-from hfseg.data.decoding import EncodedRows, undecoded
-from hfseg.data.files import as_rgb, file_state, open_image, reading
+from hfseg.data.collator import SegCollator, normalise
 from hfseg.data.images import (
     DEEP_MODES,
     TO_8_BITS,
     UNREADABLE,
     allow_pixels,
+    as_rgb,
     check_regular,
     depth_problem,
     explain_unreadable,
     has_more_frames,
+    is_image,
+    is_unreadable_image,
     open_header,
+    open_image,
     orientation_of,
+    reading,
     upright,
 )
-from hfseg.data.load import find_source, load_dataset
-from hfseg.data.names import same_form
+from hfseg.data.load import cache_folder, find_source, load_dataset
+from hfseg.data.masks import list_greys, looks_grey, place_ids
 from hfseg.data.oxford_pet import pet_labels
-from hfseg.data.remedies import list_greys, looks_grey, place_ids
-from hfseg.data.samples import EvalSet, SegCollator, TrainSet, normalise
-from hfseg.data.source import Pair, Source
-from hfseg.data.streaming import eval_set, some_rows, train_set
-from hfseg.data.suffixes import is_image, is_unreadable_image
+from hfseg.data.pairing import same_form
+from hfseg.data.rows import EncodedRows, file_of_cell, undecoded
+from hfseg.data.samples import EvalSet, TrainSet, eval_set, some_rows, train_set
+from hfseg.data.source import Pair, Source, file_state
 from hfseg.data.transforms import TrainTransform
 from hfseg.data.workers import check_shared_memory, num_cores
 
@@ -49,6 +51,7 @@ __all__ = [
     "depth_problem",
     "eval_set",
     "explain_unreadable",
+    "file_of_cell",
     "file_state",
     "find_source",
     "has_more_frames",

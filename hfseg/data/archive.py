@@ -6,11 +6,12 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterable
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PureWindowsPath
 
 from filelock import FileLock
 
+from hfseg.data.source import digest
 from hfseg.errors import UserError
 from hfseg.files import complete_folder, remove_leftovers, writing
 
@@ -19,22 +20,43 @@ EVERYTHING = re.compile("")
 CORRUPT = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, UnicodeDecodeError, NotImplementedError)
 
 
+def official_root(
+    root: Path,
+    folders: Sequence[str],
+    names: Sequence[str],
+    remedy: str,
+    cache_dir: Path,
+    max_bytes: int,
+    wanted: re.Pattern[str] = EVERYTHING,
+) -> Path:
+    """Where the official `folders` are: `root`, or what the archives `names` in it are unpacked to in the cache.
+
+    Raises:
+        UserError: neither is there, with the remedy, or an archive is damaged.
+    """
+    if not root.is_dir():
+        raise UserError(f"data.root={root} is not a folder. {remedy}")
+    is_there = [(root / folder).is_dir() for folder in folders]
+    archives = [root / name for name in names]
+    missing = [path.name for path in archives if not path.is_file()]
+    if all(is_there) or (any(is_there) and missing):
+        return root
+    if missing:
+        layout = " and ".join(f"{folder}/" for folder in folders)
+        raise UserError(f"{root} holds neither {layout} nor both archives (missing: {', '.join(missing)}). {remedy}")
+    return extract_archives(archives, cache_dir / f"unpacked-{digest(wanted.pattern, archives)}", max_bytes, wanted)
+
+
 def extract_archives(
     archives: Iterable[Path], folder: Path, max_bytes: int, wanted: re.Pattern[str] = EVERYTHING
 ) -> Path:
-    """Unpacks .tar.gz and .zip files into `folder`, unless an earlier call has done so.
+    """Unpacks .tar.gz and .zip files into `folder`, unless an earlier call has done so; two processes may try at once.
 
-    Everything is unpacked under a temporary name and renamed at the end, so a killed process leaves nothing that a
-    later one would take for whole, and two processes do not disturb each other.
-
-    Args:
-        archives: the files, all unpacked into the same folder.
-        folder: where to; its parent must be writable.
-        max_bytes: refuse archives that hold more than this (a decompression bomb).
-        wanted: only members whose names it matches from the start are unpacked, and counted.
+    Only members whose names match `wanted` from the start are unpacked, and counted.
 
     Raises:
-        UserError: an archive is truncated, corrupt, too large, or has members that lead outside of the folder.
+        UserError: an archive is truncated, corrupt, has members that lead outside of the folder, or holds more than
+            `max_bytes` (a decompression bomb).
     """
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -85,18 +107,23 @@ def _extract_zip(archive: Path, folder: Path, max_bytes: int, wanted: re.Pattern
 
 def _check_member(archive: Path, member: zipfile.ZipInfo) -> None:
     """Raises UserError for what no data set needs. `ZipFile.extract` would quietly write some of it elsewhere."""
-    name, kind = member.filename, stat.S_IFMT(member.external_attr >> 16)
     wrong = ""
-    if PurePosixPath(name).is_absolute() or PureWindowsPath(name).anchor or ".." in re.split(r"[/\\]", name):
+    if leads_outside(member.filename):
         wrong = "leads outside of the folder"
-    elif kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+    elif stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
         wrong = "is a link or a device"
     elif member.flag_bits & 1:
         wrong = "is encrypted"
     elif member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others inflate without a bound
         wrong = f"uses compression method {member.compress_type}"
     if wrong:
-        raise UserError(f"{archive} is refused: member {name!r} {wrong}. This is not the official archive.")
+        raise UserError(f"{archive} is refused: member {member.filename!r} {wrong}. This is not the official archive.")
+
+
+def leads_outside(path: str) -> bool:
+    """Whether a relative path, of whichever system, may lead out of its folder."""
+    parsed = PureWindowsPath(path)  # which knows both kinds of slashes
+    return bool(parsed.anchor) or ".." in parsed.parts
 
 
 def _check_size(archive: Path, unpacked: int, max_bytes: int) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from hfseg.data.decoding import REDUCTIONS, read_row, undecoded
+from hfseg.data.images import REDUCTIONS
+from hfseg.data.rows import read_row, undecoded
 from hfseg.files import writing
 
 CACHE_VERSION = 1  # rises whenever what is written changes
@@ -34,7 +35,7 @@ class DecodedRow:
     """A row whose arrays lie in the mapped file: only what is touched is read from the disk."""
 
     name: str
-    label: NDArray[np.unsignedinteger]
+    label: NDArray[np.integer]
     levels: Mapping[int, NDArray[np.uint8]]  # by reduction
 
     def pixels(self, reduction: int = 1) -> NDArray[np.uint8]:
@@ -53,19 +54,10 @@ class DecodedRows:
         files = data.cache_files  # none for a data set in memory, whose copy stays there too
         path = Path(files[0]["filename"]).with_suffix(".decoded") if files else Path("memory")
         lock = FileLock(path.with_suffix(".decoded.lock")) if files else nullcontext()
+        options = {"fn_kwargs": {"version": CACHE_VERSION}, "features": DECODED, "desc": "Decoding images once"}
         with lock, writing(path), _no_leftovers(path.parent):
-            self.data = (
-                undecoded(data)
-                .map(
-                    _decode,
-                    fn_kwargs={"version": CACHE_VERSION},
-                    remove_columns=data.column_names,
-                    features=DECODED,
-                    writer_batch_size=16,
-                    desc="Decoding images once",
-                )
-                .with_format("arrow")
-            )
+            copy = undecoded(data).map(_decode, remove_columns=data.column_names, writer_batch_size=16, **options)
+        self.data = copy.with_format("arrow")
 
     def __len__(self) -> int:
         return len(self.data)
@@ -73,12 +65,12 @@ class DecodedRows:
     def __getitem__(self, index: int) -> DecodedRow:
         row = self.data[index]  # a table of one row, without a copy
         height, width, name, label_type = (row[key][0].as_py() for key in ("height", "width", "name", "label_type"))
-        label = _view(row["label"].chunk(0), 0).view(label_type).reshape(height, width)
+        label = _mapped(row["label"].chunk(0), 0).view(label_type).reshape(height, width)
         encoded = row["pixels"].chunk(0).flatten()
         levels = {}
         for position, reduction in enumerate((1, *reversed(REDUCTIONS))[: len(encoded)]):
             shape = (-(-height // reduction), -(-width // reduction), 3)
-            levels[reduction] = _view(encoded, position).reshape(shape)
+            levels[reduction] = _mapped(encoded, position).reshape(shape)
         return DecodedRow(name, label, levels)
 
 
@@ -94,7 +86,7 @@ def _no_leftovers(folder: Path) -> Iterator[None]:
         raise
 
 
-def _view(array: Any, index: int) -> NDArray[np.uint8]:
+def _mapped(array: Any, index: int) -> NDArray[np.uint8]:
     """One value of an Arrow array of large binaries where it lies; Arrow's own scalars are copies."""
     _, offsets, values = array.buffers()
     start, stop = np.frombuffer(offsets, np.int64)[array.offset + index : array.offset + index + 2]
@@ -104,11 +96,9 @@ def _view(array: Any, index: int) -> NDArray[np.uint8]:
 def _decode(row: Mapping[str, Any], version: int) -> dict[str, Any]:
     """One row of the copy; `version` is there for the fingerprint."""
     encoded = read_row(row)
-    levels = [encoded.pixels()]
-    for reduction in reversed(REDUCTIONS):
-        level = encoded.pixels(reduction)
-        if level.shape != levels[0].shape:
-            levels.append(level)
+    full = encoded.pixels()
+    smaller = [encoded.pixels(reduction) for reduction in reversed(REDUCTIONS)]
+    levels = [full, *(level for level in smaller if level.shape != full.shape)]
     height, width = encoded.label.shape
     return {
         "name": encoded.name,

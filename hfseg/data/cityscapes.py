@@ -15,49 +15,42 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hfseg.data.archive import extract_archives
+from hfseg.data.archive import extract_archives, official_root
 from hfseg.data.cityscapes_download import PACKAGES, WHERE_FROM, download
-from hfseg.data.files import digest, open_image
-from hfseg.data.source import Pair, Source, hold_out
+from hfseg.data.images import open_image
+from hfseg.data.source import Pair, Source
+from hfseg.data.splits import hold_out
 from hfseg.errors import UserError
 from hfseg.labels import Colour, LabelSet
 
-# Name, label id and official colour of each class; its place in this list is its train id.
-CLASSES: tuple[tuple[str, int, Colour], ...] = (
-    ("road", 7, (128, 64, 128)),
-    ("sidewalk", 8, (244, 35, 232)),
-    ("building", 11, (70, 70, 70)),
-    ("wall", 12, (102, 102, 156)),
-    ("fence", 13, (190, 153, 153)),
-    ("pole", 17, (153, 153, 153)),
-    ("traffic light", 19, (250, 170, 30)),
-    ("traffic sign", 20, (220, 220, 0)),
-    ("vegetation", 21, (107, 142, 35)),
-    ("terrain", 22, (152, 251, 152)),
-    ("sky", 23, (70, 130, 180)),
-    ("person", 24, (220, 20, 60)),
-    ("rider", 25, (255, 0, 0)),
-    ("car", 26, (0, 0, 142)),
-    ("truck", 27, (0, 0, 70)),
-    ("bus", 28, (0, 60, 100)),
-    ("train", 31, (0, 80, 100)),
-    ("motorcycle", 32, (0, 0, 230)),
-    ("bicycle", 33, (119, 11, 32)),
+# Name, label id, official colour and category of each class, whose place in this list is its train id. Mistakes inside
+# of a category, as cityscapesScripts has them, do not count in the category IoU.
+CLASSES: tuple[tuple[str, int, Colour, str], ...] = (
+    ("road", 7, (128, 64, 128), "flat"),
+    ("sidewalk", 8, (244, 35, 232), "flat"),
+    ("building", 11, (70, 70, 70), "construction"),
+    ("wall", 12, (102, 102, 156), "construction"),
+    ("fence", 13, (190, 153, 153), "construction"),
+    ("pole", 17, (153, 153, 153), "object"),
+    ("traffic light", 19, (250, 170, 30), "object"),
+    ("traffic sign", 20, (220, 220, 0), "object"),
+    ("vegetation", 21, (107, 142, 35), "nature"),
+    ("terrain", 22, (152, 251, 152), "nature"),
+    ("sky", 23, (70, 130, 180), "sky"),
+    ("person", 24, (220, 20, 60), "human"),
+    ("rider", 25, (255, 0, 0), "human"),
+    ("car", 26, (0, 0, 142), "vehicle"),
+    ("truck", 27, (0, 0, 70), "vehicle"),
+    ("bus", 28, (0, 60, 100), "vehicle"),
+    ("train", 31, (0, 80, 100), "vehicle"),
+    ("motorcycle", 32, (0, 0, 230), "vehicle"),
+    ("bicycle", 33, (119, 11, 32), "vehicle"),
 )
-# cityscapesScripts' seven categories: mistakes inside of one do not count in the category IoU.
-CATEGORIES = {
-    **dict.fromkeys(("road", "sidewalk"), "flat"),
-    **dict.fromkeys(("building", "wall", "fence"), "construction"),
-    **dict.fromkeys(("pole", "traffic light", "traffic sign"), "object"),
-    **dict.fromkeys(("vegetation", "terrain"), "nature"),
-    "sky": "sky",
-    **dict.fromkeys(("person", "rider"), "human"),
-    **dict.fromkeys(("car", "truck", "bus", "train", "motorcycle", "bicycle"), "vehicle"),
-}
+CATEGORIES = {name: category for name, _, _, category in CLASSES}
 IGNORE = 255
 # Label id -> train id. -1 is the license plate, and 255 how eight bits write -1.
 LABEL_IDS = dict.fromkeys([*range(34), -1, 255], IGNORE) | {
-    label_id: train_id for train_id, (_, label_id, _) in enumerate(CLASSES)
+    label_id: train_id for train_id, (_, label_id, *_) in enumerate(CLASSES)
 }
 TRAIN_IDS = {train_id: train_id for train_id in range(len(CLASSES))} | {-1: IGNORE, 255: IGNORE}
 LABEL_CODING, TRAIN_CODING = ("label ids (0..33)", LABEL_IDS), ("train ids (0..18)", TRAIN_IDS)
@@ -71,7 +64,7 @@ MAX_UNPACKED_BYTES = 16 << 30  # the official archives unpack to 11.7 GB
 
 def cityscapes_labels() -> LabelSet:
     """The 19 classes of the benchmark, in the order of their train ids and in their official colours."""
-    return LabelSet([name for name, _, _ in CLASSES], IGNORE, [colour for _, _, colour in CLASSES])
+    return LabelSet([name for name, *_ in CLASSES], IGNORE, [colour for _, _, colour, _ in CLASSES])
 
 
 def cityscapes_source(root: Path | None, cache_dir: Path) -> Source:
@@ -94,11 +87,7 @@ def cityscapes_source(root: Path | None, cache_dir: Path) -> Source:
 
 
 def find_pairs(root: Path, split: str) -> list[Pair]:
-    """The images of an official split with their masks.
-
-    Raises:
-        UserError: there are none, or some have no counterpart.
-    """
+    """The images of an official split with their masks; raises UserError for none, and for those without the other."""
     images = find_files(root / "leftImg8bit" / split, IMAGE)
     folder = root / "gtFine" / split
     masks = find_files(folder, READY_MASK) | find_files(folder, MASK)
@@ -129,14 +118,9 @@ def find_files(folder: Path, ending: str) -> dict[str, Path]:
 
 @dataclass(frozen=True)
 class CityscapesReader:
-    """Train ids from a mask; its name tells whether it holds label ids or train ids."""
+    """Train ids (H, W) from a mask; its name tells whether it holds label ids or train ids."""
 
     def __call__(self, path: Path) -> NDArray[np.uint8]:
-        """Reads ids (H, W).
-
-        Raises:
-            UserError: unreadable, or values that the coding does not have.
-        """
         values = np.asarray(open_image(path))
         coding, table = TRAIN_CODING if path.name.endswith(READY_MASK) else LABEL_CODING
         wrong: list[Any] = [f"{values.dtype} of shape {values.shape}"]
@@ -145,8 +129,7 @@ class CityscapesReader:
         if wrong:
             raise UserError(
                 f"{path} holds {wrong[:8]}; its name promises one channel of {coding}, with -1 or 255 for what does "
-                "not count. Restore the official file; if this is another data set's mask, it needs another "
-                "`data.name`."
+                "not count. Restore the official file, or read another data set's mask with its `data.name`."
             )
         lookup = np.full(256, IGNORE, np.uint8)
         lookup[list(table)] = list(table.values())  # -1 is the last place, which is 255's too
@@ -154,27 +137,12 @@ class CityscapesReader:
 
 
 def prepare_root(root: Path | None, cache_dir: Path) -> Path:
-    """The folder that holds `leftImg8bit/` and `gtFine/`: `root` itself, its unpacked archives, or the download.
-
-    Raises:
-        UserError: nothing usable under `root`, a damaged archive, or no download; says what to do.
-    """
-    if root is None:
-        folder = cache_dir / "cityscapes" / "official"
-        if folder.exists():
-            return folder
-        return extract_archives(download(cache_dir / "cityscapes" / "downloads"), folder, MAX_UNPACKED_BYTES, NEEDED)
-    if not root.is_dir():
-        raise UserError(f"data.root={root} is not a folder. {WHERE_FROM}.")
-    if (root / "leftImg8bit").is_dir():
-        return root
-    archives = [root / name for name in PACKAGES]
-    missing = [path.name for path in archives if not path.is_file()]
-    if missing:
-        raise UserError(
-            f"{root} holds neither leftImg8bit/ and gtFine/ nor both archives (missing: {', '.join(missing)}). "
-            f"{WHERE_FROM}."
-        )
-    state = [NEEDED.pattern, *((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in archives)]
-    folder = cache_dir / "cityscapes" / f"unpacked-{digest(state)}"
-    return extract_archives(archives, folder, MAX_UNPACKED_BYTES, NEEDED)
+    """The folder that holds `leftImg8bit/` and `gtFine/`: `root` itself, its unpacked archives, or the download."""
+    cache_dir = cache_dir / "cityscapes"
+    if root is not None:
+        folders, remedy = ("leftImg8bit", "gtFine"), f"{WHERE_FROM}."
+        return official_root(root, folders, tuple(PACKAGES), remedy, cache_dir, MAX_UNPACKED_BYTES, NEEDED)
+    folder = cache_dir / "official"
+    if folder.exists():
+        return folder
+    return extract_archives(download(cache_dir / "downloads"), folder, MAX_UNPACKED_BYTES, NEEDED)

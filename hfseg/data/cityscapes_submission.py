@@ -14,7 +14,7 @@ from hfseg.errors import UserError
 from hfseg.files import complete_folder
 
 SIZE = (2048, 1024)
-TO_LABEL_ID = np.array([label_id for _, label_id, _ in CLASSES], np.uint8)
+TO_LABEL_ID = np.array([label_id for _, label_id, *_ in CLASSES], np.uint8)
 
 
 def export_submission(predictions: Iterable[ArrayLike], names: Iterable[str], folder: Path) -> None:

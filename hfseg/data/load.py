@@ -3,20 +3,24 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import datasets
 from filelock import FileLock
 
 from hfseg.config import DataConfig, SyntheticConfig
-from hfseg.data.cache_folder import cache_folder
 from hfseg.data.cityscapes import cityscapes_source
-from hfseg.data.drawn.pets import SYNTHETIC_VERSION, write_synthetic_pet
-from hfseg.data.drawn.streets import SYNTHETIC_CITYSCAPES_VERSION, write_synthetic_cityscapes
+from hfseg.data.drawn import (
+    SYNTHETIC_CITYSCAPES_VERSION,
+    SYNTHETIC_VERSION,
+    write_synthetic_cityscapes,
+    write_synthetic_pet,
+)
 from hfseg.data.folder import folder_source
 from hfseg.data.hub import Splits, load_hub
 from hfseg.data.images import allow_pixels
 from hfseg.data.oxford_pet import oxford_pet_source
 from hfseg.data.source import Source
-from hfseg.errors import UserError
-from hfseg.files import remove_leftovers, writing
+from hfseg.errors import UserError, WriteError
+from hfseg.files import new_file_mode, remove_leftovers, writing
 from hfseg.labels import LabelSet
 
 
@@ -48,6 +52,20 @@ def load_dataset(config: DataConfig) -> tuple[Splits, LabelSet]:
     return source.load(cache_dir), source.labels
 
 
+def cache_folder() -> Path:
+    """The folder that `datasets` and hfseg prepare data sets in, made if need be; UserError where it cannot be."""
+    folder = Path(datasets.config.HF_DATASETS_CACHE)
+    try:
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        new_file_mode(folder)  # by making a file
+    except WriteError as error:
+        raise UserError(
+            f"The cache of data sets: {error} Set HF_DATASETS_CACHE, or HF_HOME, to a folder that can be written to."
+        ) from error
+    return folder
+
+
 def find_source(config: DataConfig, cache_dir: Path) -> Source:
     """Where the files of a data set are; draws, downloads or unpacks them if need be."""
     if config.name == "oxford_pet":
@@ -60,9 +78,7 @@ def find_source(config: DataConfig, cache_dir: Path) -> Source:
     if config.name == "synthetic_cityscapes":
         root = draw_once(config, cache_dir, str(SYNTHETIC_CITYSCAPES_VERSION), draw_streets)
         return cityscapes_source(root, cache_dir)
-    if config.name == "folder":
-        return folder_source(config)
-    raise UserError(f"data.name={config.name!r} is not available yet.")
+    return folder_source(config)
 
 
 def draw_once(

@@ -1,5 +1,6 @@
-"""Class ids from the masks that people have: 1, 2, 4, 8, 16 or 32-bit ids, palette images, greys and colours."""
+"""Class ids from the masks that people have, and remedies, the label doctor's too, where their values are none."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -8,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hfseg.data.classes import ClassTable
-from hfseg.data.files import open_image
-from hfseg.data.mask_colours import are_greys, check_numbering, full_palette, look_up, names_other_classes
-from hfseg.data.remedies import list_greys, place_ids
-from hfseg.data.stored import HEADER_BYTES, check_storage, stored_values
+from hfseg.data import mask_values
+from hfseg.data.classes import ClassTable, list_with_greys
+from hfseg.data.images import open_image
+from hfseg.data.mask_values import HEADER_BYTES, are_greys
 from hfseg.errors import UserError
 from hfseg.labels import Colour, LabelSet
+
+MIN_GREY_RANGE = 100  # of 255
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,7 @@ class MaskReader:
         return cls(table.labels, table.colours, table.void, reduce_labels)
 
     def __call__(self, path: Path) -> NDArray[np.integer]:
-        """Reads a mask file.
-
-        Raises:
-            UserError: it cannot be read, or is not in the coding of the class file.
-        """
+        """Reads a mask file; raises UserError where it cannot be read, or is not in the coding of the class file."""
         image = open_image(path)
         with path.open("rb") as file:
             header = file.read(HEADER_BYTES)
@@ -61,11 +59,7 @@ class MaskReader:
         return self._read(open_image(BytesIO(data), where), data[:HEADER_BYTES], where)
 
     def check(self, values: NDArray[np.integer], where: str) -> NDArray[np.integer]:
-        """Ids from the values of one channel, (H, W) of any integer type.
-
-        Raises:
-            UserError: values outside of the classes; names `where`.
-        """
+        """Ids from the values of one channel, (H, W) of any integer type; UserError for values of no class."""
         if values.ndim != 2 or values.dtype.kind not in "iu":
             raise UserError(
                 f"{where} is {values.dtype} of shape {values.shape}; a mask is (height, width) of integers. "
@@ -96,8 +90,8 @@ class MaskReader:
         return np.uint8 if max(self.labels.num_labels - 1, self.labels.ignore_index) <= 255 else np.uint16
 
     def _read(self, image: Image.Image, header: bytes, where: str) -> NDArray[np.integer]:
-        check_storage(image, header, where)
-        plain = _without_alpha(image, where)
+        mask_values.check_storage(image, header, where)
+        plain = mask_values.without_alpha(image, where)
         if plain.mode == "RGB":
             return self._look_up(np.asarray(plain), where)
         if plain.mode not in ("1", "L", "P") and not plain.mode.startswith("I"):
@@ -105,15 +99,16 @@ class MaskReader:
                 f"{where} has Pillow's mode {plain.mode}; a mask has 8 or 16-bit ids, a palette or RGB. Save it as "
                 "PNG with one of these."
             )
-        values = stored_values(plain, header, where)
+        values = mask_values.stored_values(plain, header, where)
         colours = image.getpalette() if image.mode == "P" else None
         if colours is None:
             return self.check(values * 255 if plain.mode == "1" and are_greys(self.colours) else values, where)
-        palette = full_palette(colours)
-        if self.colours and names_other_classes(values, palette, self.colours, {self.labels.ignore_index, *self.void}):
+        palette = mask_values.full_palette(colours)
+        void = {self.labels.ignore_index, *self.void}
+        if self.colours and mask_values.names_other_classes(values, palette, self.colours, void):
             return self._look_up(palette[values], where)
         if not self.colours:
-            check_numbering(values, palette, self.labels.num_labels, image.format == "GIF", where)
+            mask_values.check_numbering(values, palette, self.labels.num_labels, image.format == "GIF", where)
         return replace(self, colours=()).check(values, where)
 
     def _look_up(self, pixels: NDArray[np.integer], where: str) -> NDArray[np.integer]:
@@ -122,10 +117,10 @@ class MaskReader:
             raise UserError(
                 f"{where} has colours, which name their classes: data.reduce_labels is for ids. Remove it."
             )
-        return look_up(pixels, self.colours, where).astype(self._dtype)
+        return mask_values.look_up(pixels, self.colours, where).astype(self._dtype)
 
     def _check_binary(self, values: NDArray[np.integer], where: str) -> None:
-        """0 and 255 under two classes: void for some, foreground for most."""
+        """Raises UserError for 0 and 255 under two classes: 255 is void for some, the second class for most."""
         if self.labels.num_labels != 2 or 255 in self.void or self.reduce_labels:
             return
         if (values == 255).any() and np.isin(values, [0, 255]).all():
@@ -150,10 +145,41 @@ class MaskReader:
         )
 
 
-def _without_alpha(image: Image.Image, where: str) -> Image.Image:
-    plain = {"RGBA": "RGB", "LA": "L", "PA": "P"}.get(image.mode)
-    if plain is None:
-        return image
-    if image.getchannel("A").getextrema() != (255, 255):
-        raise UserError(f"{where} is partly transparent, which is no class. Export the mask without transparency.")
-    return image.getchannel("L" if plain == "L" else "P") if plain != "RGB" else image.convert("RGB")
+def looks_grey(values: Collection[int], at_least: int, num_labels: int) -> bool:
+    """Whether values are spread over 0..255 as greys of the classes are, such as 0, 127, 254; ids lie side by side."""
+    is_spread = len(values) >= at_least and min(np.diff(sorted(values))) >= max(2, MIN_GREY_RANGE / num_labels)
+    return bool(is_spread and min(values) >= 0)
+
+
+def list_greys(values: Collection[int], labels: LabelSet) -> str:
+    """What to do where the classes were drawn as greys: the lines of a class file by which `values` are read."""
+    greys = sorted(value for value in values if 0 <= value <= 255)
+    if len(greys) == labels.num_labels:
+        lines = list_with_greys(labels.names, greys)
+        return f"List each class with its grey in a text file, a line each, and set data.classes to it: {lines}."
+    return (
+        "List each class with its grey in a text file, such as `0 sky 0 0 0` and `1 road 255 255 255`, a line each, "
+        "and set data.classes to it; a grey that is unlabelled has id 255 there, as in `255 unlabelled 128 128 128`."
+    )
+
+
+def place_ids(unknown: Collection[int], values: Collection[int], labels: LabelSet) -> str:
+    """What to do about `unknown` ids among the `values` of masks, neither a class nor ignored: the keys to set."""
+    if looks_grey(values, 3, labels.num_labels):
+        return f"If the values are greys of the classes: {list_greys(values, labels)}"
+    if len(unknown) != 1:
+        return "Correct the mask, or complete the class list, or read it with the data.name it belongs to."
+    [id_] = unknown
+    remedies = []
+    if id_ == labels.num_labels:
+        remedies.append("If 0 is unlabelled and the classes start at 1, set data.reduce_labels=true.")
+    if id_ == 255:
+        remedies.append(
+            "If 255 is unlabelled, list it in the class file, where every name has its id, as `255 unlabelled`."
+        )
+    elif labels.ignore_index not in (255, 65535):
+        remedies.append(f"If {id_} is unlabelled too, change it to {labels.ignore_index} in the masks.")
+    else:
+        also = " and list `255 unlabelled` in the class file" if 255 in values else ""
+        remedies.append(f"If {id_} is unlabelled, set data.ignore_index={id_}{also}.")
+    return " ".join([*remedies, "If it is a class, add it to the class list; otherwise correct the mask."])

@@ -4,7 +4,7 @@
     annotations/trimaps/<Breed>_<n>.png     1 pet, 2 background, 3 boundary ("not classified")
     annotations/{trainval,test}.txt         "<Breed>_<n> CLASS-ID SPECIES BREED-ID" on each line
 
-Only what the two lists name is read: the folders also hold strays (a GIF under a .jpg name, .mat files, `._*.png`).
+Only what the two lists name is read: the folders also hold a GIF under a .jpg name, .mat files and `._*.png`.
 """
 
 import hashlib
@@ -16,10 +16,12 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 
-from hfseg.data.archive import extract_archives
-from hfseg.data.files import digest, open_image
-from hfseg.data.source import Pair, Source, hold_out
+from hfseg.data.archive import extract_archives, official_root
+from hfseg.data.images import open_image
+from hfseg.data.source import Pair, Source
+from hfseg.data.splits import hold_out
 from hfseg.errors import UserError
+from hfseg.files import read_text
 from hfseg.labels import LabelSet
 
 BASE_URL = "https://thor.robots.ox.ac.uk/pets/"
@@ -48,11 +50,9 @@ def oxford_pet_source(root: Path | None, boundary: str, cache_dir: Path) -> Sour
         UserError: no usable folder or archive, or something wrong with the official lists.
     """
     root = prepare_root(root, cache_dir).resolve()
+    images, trimaps = root / "images", root / "annotations" / "trimaps"
     trainval, test = (
-        [
-            Pair(name, root / "images" / f"{name}.jpg", root / "annotations" / "trimaps" / f"{name}.png")
-            for name in read_list(root, split)
-        ]
+        [Pair(name, images / f"{name}.jpg", trimaps / f"{name}.png") for name in read_list(root, split)]
         for split in ("trainval", "test")
     )
     train, validation = hold_out(trainval, breed)
@@ -72,19 +72,11 @@ def breed(pair: Pair) -> str:
 
 
 def read_list(root: Path, split: str) -> list[str]:
-    """The names in one of the official lists.
-
-    Raises:
-        UserError: the list is missing or empty.
-    """
+    """The names in one of the official lists; raises UserError where it is missing or empty."""
     path = root / "annotations" / f"{split}.txt"
     if not path.is_file():
         raise UserError(f"{path} is missing. data.root must hold images/ and annotations/, or {' and '.join(MD5)}.")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as UTF-8 text ({error}). Restore the official list.") from error
-    names = [line.split()[0] for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    names = [line.split()[0] for line in read_text(path).splitlines() if line.strip() and not line.startswith("#")]
     if not names:
         raise UserError(f"{path} names no image: the {split} split is empty. Restore the official list.")
     return names
@@ -92,16 +84,11 @@ def read_list(root: Path, split: str) -> list[str]:
 
 @dataclass(frozen=True)
 class TrimapReader:
-    """Class ids from a trimap; the boundary ring is a class of its own ("class") or does not count ("ignore")."""
+    """Class ids (H, W) from a trimap; the boundary ring is a class ("class") or does not count ("ignore")."""
 
     boundary: str
 
     def __call__(self, path: Path) -> NDArray[np.uint8]:
-        """Reads ids (H, W).
-
-        Raises:
-            UserError: unreadable, or other values than 1, 2, 3.
-        """
         values = np.asarray(open_image(path))
         wrong: list[Any] = [f"{values.shape[-1]} channels"]
         if values.ndim == 2:
@@ -118,31 +105,13 @@ class TrimapReader:
 
 
 def prepare_root(root: Path | None, cache_dir: Path) -> Path:
-    """The folder that holds `images/` and `annotations/`: `root` itself, its unpacked archives, or the download.
-
-    Raises:
-        UserError: nothing usable under `root`, a damaged archive, or a failed download; says what to do.
-    """
-    if root is None:
-        folder = cache_dir / "oxford_pet" / "official"
-        return folder if folder.exists() else extract_archives(_download(cache_dir), folder, MAX_UNPACKED_BYTES)
-    if not root.is_dir():
-        raise UserError(
-            f"data.root={root} is not a folder. Point it at the folder with images/ and annotations/ or with "
-            f"{' and '.join(MD5)}; leave it out to download them from {BASE_URL}."
-        )
-    archives = [root / name for name in MD5]
-    if (root / "images").is_dir() and (root / "annotations").is_dir():
-        return root
-    missing = [path.name for path in archives if not path.is_file()]
-    if missing:
-        raise UserError(
-            f"{root} holds neither images/ and annotations/ nor both archives (missing: {', '.join(missing)}). "
-            f"Get them from {BASE_URL}."
-        )
-    state = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in archives]
-    folder = cache_dir / "oxford_pet" / f"unpacked-{digest(state)}"
-    return extract_archives(archives, folder, MAX_UNPACKED_BYTES)
+    """The folder that holds `images/` and `annotations/`: `root` itself, its unpacked archives, or the download."""
+    cache_dir = cache_dir / "oxford_pet"
+    if root is not None:
+        remedy = f"Get {' and '.join(MD5)} from {BASE_URL} and set data.root to their folder, or leave it out."
+        return official_root(root, ("images", "annotations"), tuple(MD5), remedy, cache_dir, MAX_UNPACKED_BYTES)
+    folder = cache_dir / "official"
+    return folder if folder.exists() else extract_archives(_download(cache_dir.parent), folder, MAX_UNPACKED_BYTES)
 
 
 def _download(cache_dir: Path) -> list[Path]:
@@ -151,7 +120,7 @@ def _download(cache_dir: Path) -> list[Path]:
     for name, expected in MD5.items():
         try:
             path = Path(manager.download(BASE_URL + name))
-        except (OSError, ConnectionError) as error:
+        except OSError as error:
             raise UserError(
                 f"Could not download {BASE_URL}{name}: {error}. Run the command again, or fetch {' and '.join(MD5)} "
                 "by hand into a folder and set data.root to it."

@@ -1,218 +1,118 @@
-"""Rows of a data set of the Hub, made into `image`, `label` and `name`, at once or as they stream by."""
+"""Rows of a split, with columns `image`, `label` and `name`, as they are stored: decoded when a sample needs them."""
 
-import hashlib
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
-from io import BytesIO
-from typing import Any, TypeAlias
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
 
 import datasets
+import fsspec
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
-from hfseg.data.decoding import read_cell
-from hfseg.data.files import check_depth, encode_label, open_image
-from hfseg.data.home import Home
-from hfseg.data.masks import MaskReader
-from hfseg.data.source import HELD_OUT_PERCENT, choose_held_out
+from hfseg.data.images import check_regular, decode_image, decode_label, reading
 from hfseg.errors import UserError, shown
 
-logger = logging.getLogger(__name__)
-
-Rows: TypeAlias = datasets.Dataset | datasets.IterableDataset
-
 BYTES = datasets.Image(decode=False)
-LABEL = {"label": datasets.Image(), "name": datasets.Value("string")}
-IMAGE = {"image": datasets.Image(mode="RGB")}
-# What an image column is in a file that does not say so; a part that is empty in all rows is null
-ENCODED = {"bytes": ("binary", "large_binary", "null"), "path": ("string", "large_string", "null")}
-# Of a name's hash modulo 100: which names a stream holds out. Test and validation must not meet.
-STREAM_BUCKETS = {"test": range(HELD_OUT_PERCENT), "validation": range(HELD_OUT_PERCENT, 2 * HELD_OUT_PERCENT)}
-
-
-def is_image(feature: object) -> bool:
-    """Whether a column holds encoded images, declared as such or not."""
-    if isinstance(feature, datasets.Image):
-        return True
-    if not isinstance(feature, dict) or feature.keys() != ENCODED.keys():
-        return False
-    parts = {key: part.dtype for key, part in feature.items() if isinstance(part, datasets.Value)}
-    return all(parts.get(key) in types for key, types in ENCODED.items())
+STORED = datasets.Features({"image": BYTES, "label": BYTES, "name": datasets.Value("string")})
+Split: TypeAlias = datasets.Dataset | datasets.IterableDataset
+Data = TypeVar("Data", datasets.Dataset, datasets.IterableDataset)
 
 
 @dataclass(frozen=True)
-class RowConverter:
-    """Makes a row's `label` and `name`; checks that the image can be decoded and has its mask's size.
+class EncodedRow:
+    """One sample: `label` (H, W) class ids, and the image still in its file."""
 
-    Attributes:
-        reader: of the masks.
-        image_column: and `label_column`: where they are.
-        where: what errors call the split.
-        split: its name.
-        home: which files a row may name.
-        is_labelled: whether every row has a mask, or none.
-        is_named: whether the column `name` names the rows.
-        is_counted: whether a row's index in a stream is its number, as in one of a single file.
-    """
+    name: str
+    label: NDArray[np.integer]
+    image: Mapping[str, Any]  # `bytes` or `path`
 
-    reader: MaskReader
-    image_column: str
-    label_column: str
-    where: str
-    split: str
-    home: Home
-    is_labelled: bool = True
-    is_named: bool = False
-    is_counted: bool = True
-    version: int = 2  # `datasets` hashes these fields for its cache, but not this code
+    def pixels(self, reduction: int = 1) -> NDArray[np.uint8]:
+        """RGB (ceil(H / r), ceil(W / r), 3), where r is `reduction` or, if the file cannot be decoded so, 1.
 
-    def label(self, row: Mapping[str, Any], index: int) -> dict[str, Any]:
-        """For `Dataset.map`: rows without a name are called by split and number."""
-        where = f"{self.where}, row {index}"
-        data = self._read(row[self.image_column], f"The image of {where}")
-        name = row["name"] if self.is_named else f"{self.split}-{index:06d}"
-        return {"label": self._label(row, data, where), "name": name}
-
-    def label_and_image(self, row: Mapping[str, Any], index: int) -> dict[str, Any]:
-        """For `IterableDataset.map`: each worker counts for itself, so rows without a name are called by content."""
-        name = row["name"] if self.is_named else None
-        where = f"{self.where}, {self._place(name, index)}"
-        data = self._read(row[self.image_column], f"The image of {where}")
-        if name is None:
-            name = f"{self.split}-{hashlib.sha256(data).hexdigest()[:16]}"
-            where = f"{self.where}, {self._place(name, index)}"
-        return {"image": {"bytes": data, "path": None}, "label": self._label(row, data, where), "name": name}
-
-    def find_image(self, row: Mapping[str, Any], index: int) -> dict[str, Any]:
-        """For `Dataset.map`: the image's cell with the absolute path of its file, wherever it is read from."""
-        cell = row[self.image_column]
-        if cell is None or cell["bytes"] is not None or cell["path"] is None:
-            return {"image": cell}
-        return {
-            "image": {"bytes": None, "path": self.home.find(cell["path"], f"The image of {self.where}, row {index}")}
-        }
-
-    def _place(self, name: str | None, index: int) -> str:
-        if self.is_counted:
-            return f"row {index}"
-        return f"sample {name}" if name else "a row without a name (data.streaming=false tells its number)"
-
-    def _label(self, row: Mapping[str, Any], data: bytes, where: str) -> dict[str, Any] | None:
-        """The cell of the label map; None in a split that is there to be predicted."""
-        image = open_image(BytesIO(data), f"The image of {where}")
-        check_depth(image, f"The image of {where}")
-        mask = row[self.label_column]
-        if mask is None and self.is_labelled:
-            raise UserError(f"{where}: there is no mask. Remove the row, or add its mask.")
-        if mask is not None and not self.is_labelled:
+        Raises UserError where the file is broken, or not as large as the label map.
+        """
+        where = f"The image of sample {shown(self.name)}"
+        with reading(where):
+            pixels = decode_image(read_cell(self.image), reduction, where)
+        height, width = self.label.shape
+        if pixels.shape[:2] not in ((height, width), (-(-height // reduction), -(-width // reduction))):
             raise UserError(
-                f"{where}: there is a mask, but the first row has none, so the split would be predicted and not "
-                "scored. Add its mask, or remove the row."
+                f"{where} has {pixels.shape[1]}x{pixels.shape[0]} pixels, its label map {width}x{height}; they must "
+                "agree. Restore both from the same source."
             )
-        if mask is None:
-            return None
-        ids = self._ids(mask, f"The mask of {where}")
-        if image.size != ids.shape[::-1]:
-            size = f"{ids.shape[1]}x{ids.shape[0]}"
-            raise UserError(
-                f"{where}: the image is {image.width}x{image.height} pixels, but its mask is {size}. Restore both "
-                "from the same source, or remove the row."
-            )
-        return {"bytes": encode_label(ids), "path": None}
-
-    def _ids(self, mask: Any, where: str) -> Any:
-        if isinstance(mask, Mapping):
-            return self.reader.from_bytes(self._read(mask, where), where)
-        try:
-            values = np.asarray(mask)
-        except ValueError as error:  # lists of different lengths
-            raise UserError(f"{where} is no array of (height, width): {shown(error)}. Mend it.") from error
-        return self.reader.check(values, where)
-
-    def _read(self, cell: Mapping[str, Any] | None, where: str) -> bytes:
-        """The file in a cell of an undecoded image column, if it may be opened."""
-        if cell is not None and cell["bytes"] is None and cell["path"] is not None:
-            cell = {"bytes": None, "path": self.home.find(cell["path"], where)}
-        try:
-            return read_cell(cell)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{where} cannot be read: {shown(error)}.") from error
+        return pixels
 
 
-def stored(rows: Rows, image_column: str, label_column: str) -> Rows:
-    """The columns that are needed, with images as they are stored: decoding opens whatever a row names."""
-    columns = [name for name in (image_column, label_column, "name") if name in rows.features]
-    rows = rows.select_columns(list(dict.fromkeys(columns)))
-    for column in (image_column, label_column):
-        if is_image(rows.features[column]):
-            rows = rows.cast_column(column, BYTES)
-    return rows
+class EncodedRows:
+    """The rows of a split by their index; see `read_row` for what is raised."""
+
+    def __init__(self, data: datasets.Dataset) -> None:
+        self.data = undecoded(data)
+        self.max_pixels = Image.MAX_IMAGE_PIXELS
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        Image.MAX_IMAGE_PIXELS = self.max_pixels  # in a worker that was not forked, Pillow has its own limit again
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> EncodedRow:
+        return read_row(self.data[index])
 
 
-def has_names(rows: Rows, where: str) -> bool:
-    """Whether the column `name` names every row, and says so where there is one that does not.
+def undecoded(data: Data) -> Data:
+    """The split with its images and label maps as they are stored, whatever its format (`with_format("torch")`).
 
-    Of a stream only the column's type is known: what is repeated there is held out together.
+    Raises UserError where a column is missing, or there is a transform, which what is stored would bypass.
     """
-    if rows.features.get("name") not in (datasets.Value("string"), datasets.Value("large_string")):
-        return False
-    if isinstance(rows, datasets.IterableDataset):
-        return True
-    names = rows["name"][:]
-    if None not in names and len(set(names)) == len(names):
-        return True
-    what = "is empty in some rows" if None in names else "has the same text in several rows"
-    logger.warning("%s: the column `name` %s, so rows are called by their numbers.", where, what)
-    return False
+    columns = data.column_names  # not known of some streams
+    missing = [] if columns is None else [name for name in STORED if name not in columns]
+    if missing:
+        raise UserError(
+            f"The data set has no column {missing[0]!r}, only {shown(columns)}: samples are made of `image`, `label` "
+            "and `name`, a text for each row. Rename or add it (`rename_column`, `add_column`)."
+        )
+    if isinstance(data, datasets.IterableDataset):
+        return data.with_format(None).select_columns(list(STORED)).cast(STORED)
+    if data.format["type"] == "custom":
+        raise UserError(
+            "The data set has a transform (`set_transform`, `with_transform`), but hfseg reads the stored images, to "
+            "augment them by itself. Apply it with `Dataset.map`, which stores what comes out, or remove it with "
+            "`with_format(None)`."
+        )
+    return data.with_format(None).cast_column("image", BYTES).cast_column("label", BYTES)
 
 
-def standardise(rows: Rows, convert: RowConverter) -> Rows:
-    """The columns `image`, `label` and `name` of what `stored` gives; of a stream, without their types.
-
-    Without types, `datasets` filters a stream as it is; otherwise it would decode each image for that, and encode it
-    as another file. `typed` comes last.
-    """
-    columns = list(rows.features)
-    if isinstance(rows, datasets.IterableDataset):
-        return rows.map(convert.label_and_image, with_indices=True, remove_columns=columns)
-    converted = rows.map(
-        convert.label, with_indices=True, remove_columns=columns, features=datasets.Features(LABEL), desc="Masks"
-    )
-    images = rows.select_columns([convert.image_column])
-    if any(chunk.field("bytes").null_count for chunk in images.data.column(convert.image_column).chunks):
-        stored_image = datasets.Features({"image": BYTES})
-        kept = {"with_indices": True, "remove_columns": [convert.image_column], "desc": "Image files"}
-        images = images.map(convert.find_image, features=stored_image, **kept)
-    elif convert.image_column != "image":
-        images = images.rename_column(convert.image_column, "image")
-    return datasets.concatenate_datasets([images.cast_column("image", IMAGE["image"]), converted], axis=1)
+def read_row(row: Mapping[str, Any]) -> EncodedRow:
+    """Decodes the label map of an undecoded row; UserError where that cannot be, or the name is not a text."""
+    name = row["name"]
+    if not isinstance(name, str):
+        raise UserError(
+            f"A row has {shown(name)} as its name, which must be a text. Name the rows: "
+            '`data.map(lambda _, index: {"name": str(index)}, with_indices=True)`.'
+        )
+    with reading(f"The label map of sample {shown(name)}"):
+        return EncodedRow(name, decode_label(read_cell(row["label"])), row["image"])
 
 
-def typed(rows: Rows) -> Rows:
-    """A stream of `standardise` with the types of its columns, and rows that are no stream as they are."""
-    return rows.cast(datasets.Features(IMAGE | LABEL)) if isinstance(rows, datasets.IterableDataset) else rows
+def file_of_cell(cell: Mapping[str, Any] | None) -> bytes | Path | None:
+    """The file in a cell of an undecoded image column: its bytes, those at the address in it, or its path."""
+    if cell is None or (cell["bytes"] is None and cell["path"] is None):
+        return None
+    if cell["bytes"] is not None:
+        return cell["bytes"]
+    if "://" not in cell["path"]:
+        return Path(cell["path"])
+    with fsspec.open(cell["path"], "rb") as file:
+        return file.read()
 
 
-def hold_out_rows(rows: datasets.Dataset, split: str) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """Splits off 10 %, at least one row; which ones depends on the names alone."""
-    names: Sequence[str] = rows["name"][:]
-    held_out = choose_held_out(names)
-    if len(held_out) == len(names):
-        raise UserError(f"There are {len(names)} training rows: none is left after the {split} split. Add rows.")
-    rest = [index for index in range(len(names)) if index not in held_out]
-    return rows.select(rest), rows.select(sorted(held_out))
-
-
-def hold_out_of_stream(
-    rows: datasets.IterableDataset, split: str
-) -> tuple[datasets.IterableDataset, datasets.IterableDataset]:
-    """Splits off about 10 %, row by row and by name."""
-    inside = partial(_is_held_out, split=split, expected=True)
-    outside = partial(_is_held_out, split=split, expected=False)
-    return rows.filter(outside, input_columns=["name"]), rows.filter(inside, input_columns=["name"])
-
-
-def _is_held_out(name: str, split: str, expected: bool) -> bool:
-    bucket = int(hashlib.sha256(name.encode()).hexdigest(), 16) % 100
-    return (bucket in STREAM_BUCKETS[split]) == expected
+def read_cell(cell: Mapping[str, Any] | None) -> bytes:
+    """The bytes of the file in a cell; ValueError if it is empty, OSError or UserError if there is no such file."""
+    file = file_of_cell(cell)
+    if file is None:
+        raise ValueError("the cell is empty; fill it, or remove the row")
+    return check_regular(file).read_bytes() if isinstance(file, Path) else file

@@ -5,7 +5,7 @@ first fault; the label doctor goes through the same Source and lists them all.
 """
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +15,10 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 
-from hfseg.data.files import build, check_depth, check_same_size, digest, encode_label, file_state, open_image
+from hfseg.data.images import check_depth, encode_label, open_image
 from hfseg.errors import UserError
+from hfseg.files import writing
 from hfseg.labels import LabelSet
-
-HELD_OUT_PERCENT = 10
 
 
 @dataclass(frozen=True)
@@ -41,12 +40,10 @@ class Source:
         labels: the classes.
         splits: `train`, `validation`, `test` with masks; a split `predict` may come without.
         read_ids: mask file -> (H, W) uint8 or uint16 of class ids or the ignore index; raises UserError on anything
-            that is not in the data set's coding. A frozen dataclass: workers pickle it, and its fields are part of
-            the fingerprint.
+            that is not in the data set's coding. A frozen dataclass, whose fields are part of the fingerprint.
         listings: files that say what belongs to the data set, such as lists and class files.
-        strays: masks without an image, which are left out, and images without a mask. Those are in their split too:
-            loading refuses them.
-        unread: files among them that are no images.
+        unpaired: masks without an image, which are left out, and images without a mask, which loading refuses.
+        other_files: files among them that are no images.
     """
 
     name: str
@@ -55,26 +52,39 @@ class Source:
     splits: dict[str, list[Pair]]
     read_ids: Callable[[Path], NDArray[np.integer]]
     listings: Sequence[Path] = ()
-    strays: Sequence[Path] = field(default=(), repr=False)
-    unread: Sequence[Path] = field(default=(), repr=False)
+    unpaired: Sequence[Path] = field(default=(), repr=False)
+    other_files: Sequence[Path] = field(default=(), repr=False)
 
     def fingerprint(self) -> str:
         """Changes when a file is added, removed, replaced or edited, and when masks are read in another way."""
         files = [*self.listings]
         files += [path for pairs in self.splits.values() for pair in pairs for path in (pair.image, pair.mask) if path]
         names = {split: [pair.name for pair in pairs] for split, pairs in self.splits.items()}
-        return digest((self.name, self.labels, names, self.read_ids, [(str(f), *file_state(f)) for f in files]))
+        return digest((self.name, self.labels, names, self.read_ids), files)
 
     def load(self, cache_dir: Path) -> datasets.DatasetDict:
-        """Reads and checks every file once, into the Arrow cache; columns `image`, `label`, `name`.
-
-        Raises:
-            UserError: the first thing that is wrong.
-        """
+        """All files, read once into the Arrow cache: columns `image`, `label`, `name`; UserError at a fault."""
         check_splits(self)
         builder = SegmentationFiles(cache_dir=str(cache_dir), dataset_name=self.name, fingerprint=self.fingerprint())
         builder.source = self
-        return build(builder)
+        with writing(Path(builder.cache_dir)):
+            try:
+                builder.download_and_prepare()
+            except datasets.exceptions.DatasetGenerationError as error:
+                if isinstance(error.__cause__, UserError | OSError):  # the data's, or the disk's
+                    raise error.__cause__ from None
+                raise
+        return builder.as_dataset()
+
+
+def file_state(path: Path) -> tuple[int, int]:
+    """Size and time of change; (-1, -1) for a file that is not there."""
+    return (path.stat().st_size, path.stat().st_mtime_ns) if path.exists() else (-1, -1)
+
+
+def digest(state: object, files: Sequence[Path]) -> str:
+    """A short name for a state and that of files, for caches: `datasets` itself keys local files by path only."""
+    return hashlib.sha256(repr((state, [(str(f), *file_state(f)) for f in files])).encode()).hexdigest()[:16]
 
 
 def check_splits(source: Source) -> None:
@@ -127,33 +137,11 @@ class SegmentationFiles(datasets.GeneratorBasedBuilder):
             image, label = open_image(pair.image), None
             check_depth(image, pair.image)
             if pair.mask is not None:
-                check_same_size(image, open_image(pair.mask), pair.image, pair.mask)
+                mask = open_image(pair.mask)
+                if image.size != mask.size:
+                    raise UserError(
+                        f"{pair.image} is {image.width}x{image.height} pixels, but its mask {pair.mask} is "
+                        f"{mask.width}x{mask.height}. Restore both from the same source."
+                    )
                 label = {"bytes": encode_label(self.source.read_ids(pair.mask)), "path": None}
             yield index, {"image": str(pair.image), "label": label, "name": pair.name}
-
-
-def choose_held_out(names: Sequence[str]) -> set[int]:
-    """Which 10 % of the names, at least one, are held out: those whose hashes are the smallest."""
-    ranked = sorted(range(len(names)), key=lambda index: hashlib.sha256(names[index].encode()).hexdigest())
-    return set(ranked[: max(1, round(len(names) * HELD_OUT_PERCENT / 100))])
-
-
-def hold_out(pairs: Sequence[Pair], group: Callable[[Pair], str]) -> tuple[list[Pair], list[Pair]]:
-    """Splits off 10 % of each group, at least one sample, for validation; which ones depends on their names alone.
-
-    Raises:
-        UserError: nothing would be left for training.
-    """
-    groups: dict[str, list[Pair]] = defaultdict(list)
-    for pair in pairs:
-        groups[group(pair)].append(pair)
-    held_out: set[Pair] = set()
-    for members in groups.values():
-        held_out.update(members[index] for index in choose_held_out([pair.name for pair in members]))
-    train = [pair for pair in pairs if pair not in held_out]
-    if not train:
-        raise UserError(
-            f"{len(pairs)} training images, one of each kind: none is left after one of each is held out for "
-            "validation. Add images."
-        )
-    return train, [pair for pair in pairs if pair in held_out]

@@ -1,20 +1,22 @@
-"""From the splits that a data set has to train, validation and test: the same rule for folders and for the Hub.
+"""Which samples are train, validation and test: the same rule for folders and for the Hub.
 
-`dev` and `eval` are validation where nothing else is, and a line says so. A split of another name (`unlabeled`,
-`holdout`) is not read, and a line names it: data sets of the Hub have such splits, which only their owners can remove.
-No split is dropped without a word.
+`dev` and `eval` are validation where nothing else is. A split of another name (`unlabeled`, `holdout`) is not read:
+data sets of the Hub have such splits, which only their owners can remove. A line in the log says both.
 """
 
+import hashlib
 import logging
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
+from hfseg.data.source import Pair
 from hfseg.errors import UserError, shown
 
 logger = logging.getLogger(__name__)
 
-# What the three splits are called, here and elsewhere.
+HELD_OUT_PERCENT = 10
 SPLIT_NAMES = {
     "train": ("train", "training"),
     "validation": ("validation", "val", "valid"),
@@ -29,8 +31,7 @@ Samples = TypeVar("Samples")
 def find_splits(names: Collection[str], where: str) -> dict[str, str]:
     """Which of the names mean `train`, `validation` and `test`, in any case; a line says what `dev` is taken for.
 
-    Raises:
-        UserError: two names for one split, such as `val` and `validation`, or `dev` and `eval`.
+    Raises UserError for two names of one split, such as `val` and `validation`, or `dev` and `eval`.
     """
     found = {split: _one_of(known, split, names, where) for split, known in SPLIT_NAMES.items()}
     if found["validation"] is None:
@@ -48,24 +49,18 @@ def _one_of(known: Collection[str], split: str, names: Collection[str], where: s
 
 
 def check_likely_splits(names: Collection[str], where: str) -> None:
-    """Raises UserError where `train2017` and `val2017` would be taken together, and images of both be trained on.
-
-    Args:
-        names: of folders or files, none of which is called as a split.
-        where: what errors call the data set.
-    """
+    """Raises UserError where `train2017` and `val2017` would be taken together, and images of both be trained on."""
     known = {word: split for split, words in SPLIT_NAMES.items() for word in words}
     known |= dict.fromkeys(DEVELOPMENT_NAMES, "validation")
     likely = {name: known[word] for name in names for word in re.findall("[a-z]+", name.lower()) if word in known}
     if len({*likely.values()}) > 1:
         raise UserError(
-            f"{where}: {' and '.join(map(shown, list(likely)[:MAX_NAMES]))} seem to be of several splits, but are "
-            "not called so and would be taken for one. Rename them: splits are called train, val and test; if they "
-            "are one, none of these words may be in their names."
+            f"{where}: {' and '.join(map(shown, list(likely)[:MAX_NAMES]))} seem to be of several splits, but would "
+            "be taken for one. Rename them: splits are called train, val and test; in other names no such word may be."
         )
 
 
-def tell_unread(names: Collection[str], found: Mapping[str, str], where: str) -> None:
+def warn_unread(names: Collection[str], found: Mapping[str, str], where: str) -> None:
     """A line that names the splits of `names` that `find_splits` has not `found`, if there are any."""
     unread = [name for name in names if name not in found.values()]
     if unread:
@@ -86,15 +81,11 @@ def complete_splits(
     Args:
         found: the labelled splits that are there.
         hold_out: (samples, split) -> what is left for training, and the part for that split.
-        where: what errors call the data set.
-
-    Raises:
-        UserError: there is nothing to train on.
+        where: what errors call the data set. UserError is raised where there is nothing to train on.
     """
     if "train" not in found:
         have = ", ".join(found) or "none"
-        names = " or ".join(SPLIT_NAMES["train"])
-        raise UserError(f"{where} has no train split (found: {have}). Call the split to train on {names}.")
+        raise UserError(f"{where} has no train split (found: {have}). Call the split to train on train or training.")
     splits, train = dict(found), found["train"]
     if "test" not in splits and "validation" in splits:
         splits["test"] = splits.pop("validation")
@@ -105,3 +96,21 @@ def complete_splits(
         if split not in splits:
             train, splits[split] = hold_out(train, split)
     return {"train": train, "validation": splits["validation"], "test": splits["test"]}
+
+
+def choose_held_out(names: Sequence[str]) -> set[int]:
+    """Which 10 % of the names, at least one, are held out: those whose hashes are the smallest."""
+    ranked = sorted(range(len(names)), key=lambda index: hashlib.sha256(names[index].encode()).hexdigest())
+    return set(ranked[: max(1, round(len(names) * HELD_OUT_PERCENT / 100))])
+
+
+def hold_out(pairs: Sequence[Pair], group: Callable[[Pair], str]) -> tuple[list[Pair], list[Pair]]:
+    """What is left of the pairs, and 10 % of each group, at least one, for validation, by their names alone."""
+    groups: dict[str, list[Pair]] = defaultdict(list)
+    for pair in pairs:
+        groups[group(pair)].append(pair)
+    held_out = {each[index] for each in groups.values() for index in choose_held_out([pair.name for pair in each])}
+    train = [pair for pair in pairs if pair not in held_out]
+    if not train:
+        raise UserError(f"{len(pairs)} training images: none is left after one of each kind is held out. Add images.")
+    return train, [pair for pair in pairs if pair in held_out]

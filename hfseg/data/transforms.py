@@ -1,9 +1,8 @@
-"""Training augmentation of an image and its label map together, composed: a step touches no pixel the crop drops.
+"""Training augmentation of an image and its label map together.
 
 First everything random is drawn, from the label map alone; then the crop is cut from the original and resampled once,
 and brightness, contrast, saturation and hue are one 3x4 matrix on the pixels that survive. They stay bytes until they
-are on the training's device (`samples.normalise`): as float32 and int64 a sample would be five times as large, and
-moving it between processes would cost more than augmenting it.
+are on the training's device (`collator.normalise`): a float32 sample costs more to move than to augment.
 """
 
 from collections.abc import Sequence
@@ -16,14 +15,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from hfseg.config import TransformsConfig
-from hfseg.data.decoding import REDUCTIONS
+from hfseg.data.images import REDUCTIONS
 
 Rng = np.random.Generator
 Labels = NDArray[np.integer]
 Matrix = NDArray[np.float64]
 
 CROP_ATTEMPTS = 10
-STRIP_ROWS = 64  # of float pixels at a time: they stay in the processor's cache
+BAND_ROWS = 64  # of float pixels at a time: they stay in the processor's cache
 MAX_HUE_DEGREES = 36  # mmsegmentation's 18 is in OpenCV's 8-bit hue, whose unit is 2 degrees
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 # RGB to YIQ (FCC NTSC): hue is an angle in the I-Q plane.
@@ -34,8 +33,7 @@ YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 
 class Crop:
     """A box of the original image and the height and width it is resampled to.
 
-    Where the image is to shrink to a half, a quarter or an eighth, it may be decoded at that fraction: the box then
-    lies on multiples of `reduction`.
+    The image may be decoded at 1 / `reduction` of its size: the box lies on multiples of it.
     """
 
     top: int
@@ -81,12 +79,7 @@ class TrainTransform:
     def __call__(
         self, image: Image.Image | NDArray[np.uint8], label: Labels, rng: Rng
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Augments one sample: `draw` and `apply`.
-
-        Args:
-            image: RGB, (H, W, 3).
-            label: (H, W) class ids.
-            rng: the only source of randomness.
+        """Augments an RGB image (H, W, 3) and its class ids (H, W); `rng` is the only source of randomness.
 
         Returns:
             uint8 (3, size, size) and labels (size, size): uint8 if the label map is and the ignore index fits,
@@ -130,16 +123,7 @@ class TrainTransform:
     def apply(
         self, augmentation: Augmentation, pixels: NDArray[np.uint8], label: Labels
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Augments one sample as it was drawn.
-
-        Args:
-            augmentation: what to do.
-            pixels: (H, W, 3), or as small as `augmentation.crop.reduction` allows.
-            label: (H, W).
-
-        Returns:
-            As `__call__`.
-        """
+        """Augments one sample as it was drawn; `pixels` are (H, W, 3), or as small as `crop.reduction` allows."""
         size, (height, width) = self.config.size, augmentation.crop.shape
         colours = crop_image(pixels, label.shape, augmentation.crop)
         target = label_tensor(crop_label(label, augmentation.crop), self.ignore_index)
@@ -155,10 +139,10 @@ class TrainTransform:
 
 
 def crop_image(pixels: NDArray[np.uint8], full: tuple[int, ...], crop: Crop) -> torch.Tensor:
-    """The crop of an image (H, W, 3), resampled (bilinear, antialiased): uint8 (3, *crop.shape).
+    """The crop of an image, resampled (bilinear, antialiased): uint8 (3, *crop.shape).
 
     Args:
-        pixels: the image at its full size or decoded at 1 / crop.reduction.
+        pixels: (H, W, 3), at its full size or decoded at 1 / crop.reduction.
         full: height and width of the full size.
         crop: which part.
     """
@@ -209,6 +193,6 @@ def draw_colours(rng: Rng) -> Matrix | None:
 def distort(colours: torch.Tensor, matrix: Matrix) -> None:
     """Replaces uint8 colours (3, H, W) by matrix (3, 4) @ (R, G, B, 1), rounded and clipped."""
     weight, bias = torch.from_numpy(matrix.astype(np.float32)).split([3, 1], dim=1)
-    for strip in colours.split(STRIP_ROWS, dim=1):
-        product = torch.addmm(bias, weight, strip.reshape(3, -1).float())
-        strip.copy_(product.round_().clamp_(0, 255).view(strip.shape))
+    for band in colours.split(BAND_ROWS, dim=1):
+        product = torch.addmm(bias, weight, band.reshape(3, -1).float())
+        band.copy_(product.round_().clamp_(0, 255).view(band.shape))

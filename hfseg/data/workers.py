@@ -19,15 +19,9 @@ def num_cores() -> int:
 
 
 def check_shared_memory(num_workers: int, batch_bytes: int) -> None:
-    """Looks whether the workers of a DataLoader can hand over their batches: in shared memory, which is small or
-    closed in many containers. Without this the training ends with a bus error, or in the middle of an epoch.
+    """Raises UserError where a DataLoader's workers lack the shared memory for `batch_bytes` of batches at a time.
 
-    Args:
-        num_workers: processes that load data.
-        batch_bytes: of the batches that all of them may have ready at a time.
-
-    Raises:
-        UserError: there is no shared memory, or too little.
+    It is small or closed in many containers, where the training would end with a bus error.
     """
     if num_workers == 0:
         return

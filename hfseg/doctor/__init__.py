@@ -3,17 +3,20 @@
 from hfseg.doctor.check import check_data, check_rows, check_run_data, check_source
 from hfseg.doctor.draw import check
 from hfseg.doctor.findings import Finding, Report
-from hfseg.doctor.preflight import check_evaluated_sizes, check_labelled, check_training_batches
+from hfseg.doctor.fit import check_fit
+from hfseg.doctor.preflight import check_classes, check_settings, check_start, preflight
 
 __all__ = [
     "Finding",
     "Report",
     "check",
+    "check_classes",
     "check_data",
-    "check_evaluated_sizes",
-    "check_labelled",
+    "check_fit",
     "check_rows",
     "check_run_data",
+    "check_settings",
     "check_source",
-    "check_training_batches",
+    "check_start",
+    "preflight",
 ]

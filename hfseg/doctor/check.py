@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import datasets
@@ -22,6 +21,7 @@ from hfseg.data import (
     Source,
     allow_pixels,
     cache_folder,
+    file_of_cell,
     find_source,
     load_dataset,
     num_cores,
@@ -73,7 +73,7 @@ def check_source(source: Source, quick: bool = False) -> Report:
     pairs = [(split, pair) for split, members in source.splits.items() for pair in members]
     chosen = spread(pairs, QUICK_SAMPLES) if quick else pairs
     samples = [partial(sample_of_pair, split, pair, source.read_ids) for split, pair in chosen]
-    findings = [*judge_names(source), *judge_strays(source)]
+    findings = [*judge_names(source), *judge_unpaired(source)]
     if len(chosen) < len(pairs):
         findings += missing_files({pair for _, pair in pairs} - {pair for _, pair in chosen})
     sizes = {split: len(members) for split, members in source.splits.items()}
@@ -165,10 +165,6 @@ def sample_of_row(split: str, rows: datasets.Dataset, index: int) -> Sample:
     return Sample(split, row["name"], image or b"", mask, f"{where} (image)", f"{where} (label)", read_plain_ids)
 
 
-def file_of_cell(cell: dict[str, Any] | None) -> File | None:
-    return None if cell is None else cell["bytes"] or Path(cell["path"])
-
-
 def read_plain_ids(file: File) -> NDArray[np.integer]:
     """Ids (H, W) as they stand."""
     ids = decode(file)
@@ -198,14 +194,14 @@ def judge_names(source: Source) -> list[Finding]:
     ]
 
 
-def judge_strays(source: Source) -> list[Finding]:
+def judge_unpaired(source: Source) -> list[Finding]:
     """Masks without an image and images without a mask; which of the two, the folders tell."""
     pairs = [pair for members in source.splits.values() for pair in members]
     inspected = {pair.image for pair in pairs}
     image_folders = {pair.image.parent for pair in pairs}
     mask_folders = {pair.mask.parent for pair in pairs if pair.mask}
     findings = []
-    for path in sorted(set(source.strays) - inspected):
+    for path in sorted(set(source.unpaired) - inspected):
         what = "has no partner and is left out"
         if path.parent in image_folders - mask_folders:
             what = "image without a mask, left out"
@@ -215,7 +211,7 @@ def judge_strays(source: Source) -> list[Finding]:
     remedy = "If it is an image or a mask, save it as PNG; otherwise it can stay."
     return findings + [
         Finding("warning", "unread", (str(path),), "no image file by its suffix, left out", remedy)
-        for path in source.unread
+        for path in source.other_files
     ]
 
 

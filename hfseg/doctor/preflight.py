@@ -1,163 +1,97 @@
-"""What only data and model together can tell, before the first step: what would fail at the first evaluation, at the
-last batch of an epoch or after the whole training."""
+"""Every check of a run before its first step: what cannot work is refused before anything long."""
 
-import math
-from collections.abc import Mapping
+from pathlib import Path
 
-import datasets
-from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments
+from rich.console import Console
+from transformers import TrainingArguments
 
-from hfseg.config import EvalConfig, RunConfig
-from hfseg.doctor.sizes import Size, has_pixels, image_sizes
-from hfseg.errors import UserError, shown
+from hfseg.config import RunConfig
+from hfseg.doctor.check import check_run_data
+from hfseg.errors import UserError
+from hfseg.hub import check_access
 from hfseg.labels import LabelSet
-from hfseg.metrics import class_keys
-from hfseg.models import dry_run
-
-MAX_NAMES = 8
-MAX_TRIES = 40  # of sizes: SegFormer takes images from 29 pixels on
-SCORED = ("validation", "test")
-Splits = Mapping[str, datasets.Dataset | datasets.IterableDataset]
+from hfseg.metrics import SegMetrics, flat_metrics
+from hfseg.runs import check_output_dir, check_same_classes, check_same_run
+from hfseg.training import check_streaming, check_worker_memory, training_arguments
 
 
-def check_labelled(args: TrainingArguments, data: Splits, labels: LabelSet) -> None:
-    """Whether both splits can be scored, and the best checkpoint be chosen by what is asked for. Streams pass.
+def preflight(config: RunConfig, resume: bool, eval_only: bool) -> TrainingArguments:
+    """What settings, folder, Hub and machine tell; writes nothing.
+
+    Returns:
+        `train:` as the Trainer takes it.
 
     Raises:
-        UserError: all labels of a split are void, or the best-model metric is the IoU of a class that no validation
-            image has.
+        UserError: what cannot work, by its key.
     """
-    splits = {name: split for name in SCORED if isinstance(split := data[name], datasets.Dataset)}
-    for name, split in splits.items():
-        if not has_pixels(split, labels.ignore_index):
-            raise UserError(
-                f"No pixel of the {name} split has a label that counts, all are {labels.ignore_index}: there is "
-                "nothing to score. Label them, or move labelled samples to it; --check lists what is wrong."
-            )
-    wanted = str(args.metric_for_best_model).removeprefix("eval_")
-    keys = class_keys(labels.names)
-    if wanted not in keys or "validation" not in splits:
-        return
-    index = keys.index(wanted)
-    if not has_pixels(splits["validation"], labels.ignore_index, index):
-        raise UserError(
-            f"train.metric_for_best_model={wanted}: no validation image has a pixel of class "
-            f"{labels.names[index]!r}, so its IoU chooses nothing. Choose another metric, such as mean_iou, or "
-            "add images with the class to the validation split."
-        )
+    if config.study is not None:
+        raise UserError("This config has a `study`, which is several runs: hfseg.run_study runs it.")
+    args = training_arguments(config)
+    check_streaming(config, args)
+    if not config.output_dir.exists():
+        check_output_dir(config, resume, eval_only)  # nothing is made where there is nothing to go on from
+    if config.hub.repo is not None and not eval_only and args.process_index == 0:
+        check_access(config.hub.repo, config.hub.private, config.hub.create_pr, revision=config.hub.revision)
+    check_worker_memory(config, args)
+    return args
 
 
-def check_training_batches(
-    config: RunConfig, args: TrainingArguments, model: PreTrainedModel, num_images: int | None
-) -> None:
-    """Whether the model takes the training's crops, and the smallest of its batches.
+def check_start(config: RunConfig, args: TrainingArguments, resume: bool, eval_only: bool) -> str | None:
+    """What the run's folder holds, and a look at some of the masks; prints what differs and the warnings.
+
+    Args:
+        config: of the run, whose folder no other process writes to.
+        args: from `preflight`.
+        resume: go on from the last whole checkpoint.
+        eval_only: score only.
+
+    Returns:
+        The checkpoint to go on from, if that is wanted.
+
+    Raises:
+        UserError: another run is in the folder, there is nothing to go on from, or the data has errors.
+    """
+    checkpoint = check_output_dir(config, resume, eval_only)
+    if resume or eval_only:
+        check_settings(config, args, eval_only)
+    if not eval_only and not config.data.streaming:
+        report = check_run_data(config.data, quick=True)
+        report.raise_errors()
+        if args.process_index == 0:
+            report.print_findings(Console())
+    return checkpoint
+
+
+def check_settings(config: RunConfig, args: TrainingArguments, eval_only: bool) -> None:
+    """Raises UserError where the saved run is another one, see `check_same_run`; prints what differs and may."""
+    differing = check_same_run(config, eval_only)
+    if differing is not None and args.process_index == 0:
+        Console().print(differing, highlight=False, markup=False, soft_wrap=True)
+
+
+def check_classes(config: RunConfig, args: TrainingArguments, labels: LabelSet, weights: str | None) -> None:
+    """What the classes of the data tell.
 
     Args:
         config: of the run.
-        args: of the training.
-        model: on the device of the training; is left in evaluation mode.
-        num_images: of the training split; None for a stream.
+        args: from `preflight`.
+        labels: the classes of the data.
+        weights: folder of the run's own weights, a checkpoint or its model, where it goes on from them.
 
     Raises:
-        UserError: the crop has a size that the model does not take, or a batch of one image reaches a batch norm
-            over maps of one pixel.
+        UserError: class weights for another number of classes, a best-model metric that does not exist, or weights
+            that were trained for other classes.
     """
-    size, batch = config.transforms.size, args.per_device_train_batch_size
-    problem, lonely = dry_run(model, (size, size))
-    if problem is not None:
+    class_weights = config.loss.class_weights
+    if class_weights is not None and (len(class_weights) != labels.num_labels or not any(class_weights)):
         raise UserError(
-            f"transforms.size={size}: the model does not take images of {size} x {size} pixels ({shown(problem)}). "
-            "Choose a size that it takes; its own is in the config and the image processor beside its weights."
+            f"loss.class_weights={class_weights}: one for each of {labels.num_labels} classes, not all zero."
         )
-    if not lonely or smallest_batch(args, num_images) > 1:
-        return
-    cause = f"train.per_device_train_batch_size={batch}"
-    if batch > 1:
-        cause = f"{num_images} training images in batches of {batch} leave one for the last batch"
-    remedy = f"train.per_device_train_batch_size={max(2, batch)} and train.dataloader_drop_last=true"
-    if num_images is not None and num_images < max(2, batch):
-        remedy = f"train.per_device_train_batch_size=2 with more training images than {num_images}"
-    raise UserError(
-        f"{cause}: {lonely[0]} is a batch norm over maps of one pixel, and of one image it has one value for each "
-        f"channel, from which it cannot learn. Set {remedy}."
-    )
-
-
-def smallest_batch(args: TrainingArguments, num_images: int | None) -> int:
-    """Images in the smallest batch that a process of the training sees, as far as that is known."""
-    batch = args.per_device_train_batch_size
-    # accelerate fills the last batches of several processes up
-    if num_images is None or args.dataloader_drop_last or args.world_size > 1:
-        return batch
-    batches = math.ceil(num_images / batch)
-    if 0 < args.max_steps * args.gradient_accumulation_steps < batches:
-        return batch
-    return num_images % batch or batch
-
-
-def check_evaluated_sizes(
-    options: EvalConfig,
-    model: PreTrainedModel,
-    processor: BaseImageProcessor,
-    data: Splits,
-    taken: Size | None = None,
-) -> None:
-    """Whether the model takes what evaluation gives it of all images of validation and test, streams apart.
-
-    Args:
-        options: how images reach the model.
-        model: on its device; is left in evaluation mode.
-        processor: its image processor.
-        data: the splits.
-        taken: (height, width) that the model is known to take: a dry run of 1024 x 1024 takes a CPU 20 seconds.
-
-    Raises:
-        UserError: it does not; names the images and the remedy.
-    """
-    described = f"eval.mode={options.mode}" + f" with eval.scales={list(options.scales)}" * (options.scales != (1.0,))
-    if options.mode == "resize":
-        height, width = smallest_view((processor.size["height"], processor.size["width"]), options)
-        problem = None if (height, width) == taken else dry_run(model, (height, width))[0]
-        if problem is not None:
-            raise UserError(
-                f"{described}: the model does not take images of {height} x {width} pixels ({shown(problem)}). Choose "
-                "an eval.size, and eval.scales, that it takes."
-            )
-        return
-    splits = {name: split for name in SCORED if isinstance(split := data[name], datasets.Dataset)}
-    sizes = {
-        f"{image} of {name}": size for name, split in splits.items() for image, size in image_sizes(split).items()
-    }
-    views = {name: smallest_view(size, options) for name, size in sizes.items()}
-    problem, least = too_small(model, set(views.values()))
-    if problem is None:
-        return
-    wrong = [f"{name} ({sizes[name][1]} x {sizes[name][0]})" for name in views if min(views[name]) < least]
-    more = f" and {len(wrong) - MAX_NAMES} more" if len(wrong) > MAX_NAMES else ""
-    raise UserError(
-        f"{described}: the model does not take images of the size of {', '.join(wrong[:MAX_NAMES])}{more}: "
-        f"{shown(problem)}. Leave them out, restore them at their full size, or write eval: {{mode: resize}}, which "
-        "brings all images to one size."
-    )
-
-
-def smallest_view(size: Size, options: EvalConfig) -> Size:
-    """The smallest (height, width) that the model sees of an image of this size: scaled, and cut into windows."""
-    scaled = [max(1, round(side * min(options.scales))) for side in size]
-    limit = options.crop or max(scaled)
-    return min(scaled[0], limit), min(scaled[1], limit)
-
-
-def too_small(model: PreTrainedModel, views: set[Size]) -> tuple[str | None, int]:
-    """What the model says of views that it does not take, and the short side from which on it takes them.
-
-    Views are tried from the smallest on, one for each short side, until one passes: mostly the first does.
-    """
-    problem = None
-    by_side = {min(view): view for view in sorted(views, reverse=True)}
-    for side in sorted(by_side)[:MAX_TRIES]:
-        said, _ = dry_run(model, by_side[side])
-        if said is None:
-            return problem, side
-        problem = problem or said
-    return problem, max(by_side, default=0) + 1
+    known = ["loss", *flat_metrics(SegMetrics(labels, boundary=config.eval.boundary).compute(), labels.names)]
+    if args.metric_for_best_model is not None and args.metric_for_best_model.removeprefix("eval_") not in known:
+        raise UserError(
+            f"train.metric_for_best_model={args.metric_for_best_model!r} does not exist; "
+            f"choose one of {', '.join(known)}."
+        )
+    if weights is not None:
+        check_same_classes(Path(weights), labels)

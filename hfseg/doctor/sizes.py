@@ -2,8 +2,7 @@
 
 import datasets
 
-from hfseg.data import EncodedRows, reading, undecoded
-from hfseg.doctor.check import file_of_cell
+from hfseg.data import EncodedRows, file_of_cell, reading, undecoded
 from hfseg.doctor.inspection import open_file, read_header
 from hfseg.errors import shown
 

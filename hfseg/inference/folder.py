@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
@@ -13,10 +14,9 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 from rich.text import Text
 
@@ -24,10 +24,10 @@ from hfseg.data import allow_pixels, file_state, has_more_frames, num_cores, ope
 from hfseg.errors import UserError, printable
 from hfseg.files import locked
 from hfseg.inference.image_paths import Found, find_images
-from hfseg.inference.predict import PixelRows, read_image
+from hfseg.inference.predict import read_image
 from hfseg.inference.prediction_files import PredictionFolder
-from hfseg.inference.predictor import Predictor, load_predictor, segment
-from hfseg.inference.view import take_max_pixels
+from hfseg.inference.predictor import Predictor, Prepared, Segmentation
+from hfseg.inference.run_predictor import load_predictor, parse_overrides
 from hfseg.labels import LabelSet
 
 NUM_NAMED = 5  # of the images that were skipped; each has been named when it was its turn
@@ -35,9 +35,9 @@ NUM_NAMED = 5  # of the images that were skipped; each has been named when it wa
 # the model keeps busy, threads were measured neither to help nor to hurt.
 NUM_THREADS = min(8, num_cores())
 WAIT = timedelta(days=7)  # for the slowest process
-# name, file, RGB, and pixel values (1, 3, h, w) or, for windows, as they are read
-Loaded: TypeAlias = tuple[str, Path, Image.Image, torch.Tensor | PixelRows]
-Segmented: TypeAlias = tuple[str, Path, Image.Image, NDArray[Any], float]  # name, file, RGB, ids (H, W), confidence
+# name, file and RGB
+Loaded: TypeAlias = tuple[str, Path, Image.Image, Prepared]
+Segmented: TypeAlias = tuple[str, Path, Image.Image, Segmentation]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -60,7 +60,7 @@ def predict_images(
         model: a folder (of a run, or with a model) or a Hub id.
         output: the folder to write `masks/`, `colours/`, `overlays/` and `predictions.jsonl` into.
         overrides: `data.max_pixels=400000000` for images larger than Pillow's limit; and `eval.` keys, such as
-            `eval.flip=true`; by default images are looked at as in the evaluation of the model's run, whose config
+            `eval.flip=true`; by default images are shown to the model as in the evaluation of its run, whose config
             lies beside it, and otherwise as the model's image processor says.
         batch_size: images per forward pass; `whole` and `slide` take them one by one.
         trust_remote_code: run the code that comes with the model, if there is some.
@@ -78,46 +78,41 @@ def predict_images(
         raise UserError(f"--batch-size {batch_size}: at least one image at a time.")
     state = PartialState(cpu=not torch.accelerator.is_available(), timeout=WAIT)
     output = Path(output).expanduser()
-    max_pixels, overrides = take_max_pixels(overrides)
+    max_pixels, changes = parse_overrides(overrides)
     allow_pixels(max_pixels)
     found = find_images([images] if isinstance(images, str | Path) else images)
-    named = found.images
-    predictor = load_predictor(model, overrides, state.device, trust_remote_code)
-    files = PredictionFolder(output, predictor.labels)
+    predictor, labels, settings = load_predictor(model, changes, state.device, trust_remote_code)
+    folder = PredictionFolder(output, labels)
+    share = Share(predictor, folder, 1 if predictor.is_native else batch_size)
     with locked(output, "--output") if state.is_main_process else nullcontext():
         if state.is_main_process:
-            files.prepare(predictor.settings, named)
+            folder.prepare(settings, found.images)
             print_left_out(found)
         state.wait_for_everyone()
-        finished = files.finished()
-        todo = [(name, path) for name, path in named.items() if name not in finished]
-        share = todo[state.process_index :: state.num_processes]
-        unreadable: list[str] = []
-        cut: list[str] = []
-        with progress_bar(state, len(named) - len(todo), len(named)) as bar:
-            for line in predict_share(predictor, files, share, batch_size, unreadable, cut):
-                files.append(state.process_index, line)
-                bar.advance(bar.task_ids[0], state.num_processes)
-            bar.update(bar.task_ids[0], completed=len(named))
-        unreadable = found.problems + gather_object(unreadable)  # waits for every process
-        cut = gather_object(cut)
+        finished = folder.finished()
+        todo = [entry for entry in found.images.items() if entry[0] not in finished]
+        mine = todo[state.process_index :: state.num_processes]
+        columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+        with Progress(*columns, console=Console(stderr=True), disable=not state.is_main_process) as bar:
+            for line in bar.track(share.segment(mine), total=len(mine), description="Segmenting"):
+                folder.append(state.process_index, line)
+        problems = found.problems + gather_object(share.problems)  # waits for every process
+        with_frames = gather_object(share.with_frames)
         if state.is_main_process:
-            if cut:
-                say(f"of {len(cut)} files with several frames or pages the first was taken, such as {min(cut)}")
-            print_shares(files.merge(), predictor.labels, output)
+            if with_frames:
+                say(
+                    f"of {len(with_frames)} files with several frames or pages the first was taken, such as "
+                    f"{min(with_frames)}"
+                )
+            print_shares(folder.merge(), labels, output)
         state.wait_for_everyone()
-    raise_unreadable(unreadable, len(named) + len(found.problems), output)
-    return output / "predictions.jsonl"
-
-
-def raise_unreadable(problems: Sequence[str], total: int, output: Path) -> None:
-    """Raises UserError where there are problems, with the first of them; all others of the `total` images are done."""
     if problems:
         reasons = [*problems[:NUM_NAMED], *(["..."] if len(problems) > NUM_NAMED else [])]
         raise UserError(
-            f"{len(problems)} of {total} images could not be segmented; all others are in {output}. Mend them or "
-            "leave them out, and start again.\n  " + "\n  ".join(reasons)
+            f"{len(problems)} of {len(found.images) + len(found.problems)} images could not be segmented; all others "
+            f"are in {output}. Mend them or leave them out, and start again.\n  " + "\n  ".join(reasons)
         )
+    return output / "predictions.jsonl"
 
 
 def say(message: str) -> None:
@@ -135,103 +130,85 @@ def print_left_out(found: Found) -> None:
         say(f"left out: {len(found.others)} files that are no images by their names, such as {min(found.others)}")
 
 
-class Rate(ProgressColumn):
-    """Images per second."""
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed or 0:.1f} images/s")
-
-
-def progress_bar(state: PartialState, num_finished: int, num_images: int) -> Progress:
-    """Shown by one process, for all of them."""
-    columns = (BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn(elapsed_when_finished=True))
-    bar = Progress(*columns, console=Console(stderr=True), disable=not state.is_main_process)
-    bar.add_task("predict", completed=num_finished, total=num_images)
-    return bar
-
-
-def predict_share(
-    predictor: Predictor,
-    files: PredictionFolder,
-    share: Sequence[tuple[str, Path]],
-    batch_size: int,
-    unreadable: list[str],
-    cut: list[str],
-) -> Iterator[dict[str, Any]]:
-    """Predicts the images of one process, and writes their pictures.
+@dataclass(frozen=True)
+class Share:
+    """The images of one process.
 
     Threads decode and resize the images ahead and write the pictures behind, while the model is at work; there are
     never more than two batches of each, however many images there are.
 
-    Args:
+    Attributes:
         predictor: the model.
-        files: what to write into.
-        share: names and paths.
+        folder: what to write into.
         batch_size: images per forward pass.
-        unreadable: gets a message for each image that cannot be read, or whose own size the model does not take.
-        cut: gets the path of each file that holds more than the one image that is taken.
-
-    Yields:
-        The line of each image whose pictures are written.
+        problems: a message for each image that cannot be read, or whose own size the model does not take.
+        with_frames: the path of each file that holds more than the one image that is taken.
     """
-    batch_size = 1 if predictor.view.is_native else batch_size
 
-    def load(entry: tuple[str, Path]) -> Loaded | str:
-        name, path = entry
+    predictor: Predictor
+    folder: PredictionFolder
+    batch_size: int
+    problems: list[str] = field(default_factory=list)
+    with_frames: list[str] = field(default_factory=list)
+
+    def segment(self, images: Sequence[tuple[str, Path]]) -> Iterator[dict[str, Any]]:
+        """Segments images, given by name and path, and gives the line of each whose pictures are written."""
+        with ThreadPoolExecutor(NUM_THREADS) as pool:
+            loaded = in_background(pool, self._load, images, 2 * self.batch_size)
+            yield from in_background(pool, self._write, self._batches(self._readable(loaded)), 2 * self.batch_size)
+
+    def _load(self, image: tuple[str, Path]) -> Loaded | str:
+        name, path = image
         try:
-            image = read_image(path)
+            picture = read_image(path)
             with reading(path), open_header(path) as header:
                 if has_more_frames(header):
-                    cut.append(str(path))
+                    self.with_frames.append(str(path))
         except UserError as error:
             return str(error)
-        if predictor.view.mode == "slide":
-            return name, path, image, PixelRows(image, predictor.processor, predictor.device, torch.float32)
-        return name, path, image, predictor.processor(images=[image], return_tensors="pt")["pixel_values"]
+        return name, path, picture, self.predictor.prepare(picture)
 
-    def write(found: Segmented) -> dict[str, Any]:
-        name, path, image, ids, confidence = found
-        files.write(name, image, ids)
-        return line_of(name, path, ids, confidence, predictor.labels)
-
-    def readable(loaded: Iterable[Loaded | str]) -> Iterator[Loaded]:
-        for entry in loaded:
-            if isinstance(entry, str):
-                skip(entry)
+    def _readable(self, loaded: Iterable[Loaded | str]) -> Iterator[Loaded]:
+        for each in loaded:
+            if isinstance(each, str):
+                self._skip(each)
             else:
-                yield entry
+                yield each
 
-    def skip(problem: str) -> None:
-        unreadable.append(problem)
+    def _skip(self, problem: str) -> None:
+        self.problems.append(problem)
         say(f"skipped: {problem}")
 
-    with ThreadPoolExecutor(NUM_THREADS) as pool:
-        loaded = readable(in_background(pool, load, share, 2 * batch_size))
-        segmented = segment_batches(predictor, loaded, batch_size, skip)
-        yield from in_background(pool, write, segmented, 2 * batch_size)
+    def _batches(self, loaded: Iterator[Loaded]) -> Iterator[Segmented]:
+        while batch := list(islice(loaded, self.batch_size)):
+            found = self.predictor.segment([prepared for *_, prepared in batch], confidence=True)
+            try:
+                for (name, path, picture, _), segmentation in zip(batch, found, strict=True):
+                    yield name, path, picture, segmentation
+            except UserError as error:
+                if not self.predictor.is_native:
+                    raise
+                self._skip(f"{batch[0][1]}: {error}")  # it was alone
 
-
-def segment_batches(
-    predictor: Predictor, loaded: Iterator[Loaded], batch_size: int, skip: Callable[[str], None]
-) -> Iterator[Segmented]:
-    """Segments the images; `skip` is told of one whose own size the model does not take."""
-    while batch := list(islice(loaded, batch_size)):
-        rows = [pixels for *_, pixels in batch if isinstance(pixels, PixelRows)]
-        pixel_values = rows or torch.cat([pixels for *_, pixels in batch if isinstance(pixels, torch.Tensor)])
-        predicted = segment(predictor, pixel_values, [(image.height, image.width) for _, _, image, _ in batch])
-        try:
-            for (name, path, image, _), (ids, confidence) in zip(batch, predicted, strict=True):
-                yield name, path, image, ids, confidence
-        except UserError as error:
-            if not predictor.view.is_native:
-                raise
-            skip(f"{batch[0][1]}: {error}")  # it was alone
+    def _write(self, found: Segmented) -> dict[str, Any]:
+        name, path, picture, segmentation = found
+        self.folder.write(name, picture, segmentation.ids)
+        shares = (segmentation.num_pixels / segmentation.ids.size).tolist()
+        return {
+            "name": name,
+            "file": str(path),
+            "file_state": list(file_state(path)),
+            "width": picture.width,
+            "height": picture.height,
+            "shares": {label: round(share, 9) for label, share in zip(self.folder.labels.names, shares, strict=True)},
+            "confidence": round(segmentation.confidence, 4),
+        }
 
 
 def in_background(
     pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item], ahead: int
 ) -> Iterator[Result]:
-    """As `map`, with up to `ahead` calls under way or waiting to be looked at."""
+    """As `map`, with up to `ahead` calls under way or waiting for the caller."""
     waiting: deque[Future[Result]] = deque()
     for item in items:
         waiting.append(pool.submit(function, item))
@@ -239,22 +216,6 @@ def in_background(
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
-
-
-def line_of(name: str, path: Path, ids: NDArray[Any], confidence: float, labels: LabelSet) -> dict[str, Any]:
-    # row by row: bincount makes 8 bytes of each id
-    pixels = np.sum([np.bincount(row, minlength=labels.num_labels) for row in ids], axis=0)
-    return {
-        "name": name,
-        "file": str(path),
-        "file_state": list(file_state(path)),
-        "width": ids.shape[1],
-        "height": ids.shape[0],
-        "shares": {
-            label: round(float(share), 9) for label, share in zip(labels.names, pixels / ids.size, strict=True)
-        },
-        "confidence": round(confidence, 4),
-    }
 
 
 def print_shares(lines: Iterable[Mapping[str, Any]], labels: LabelSet, output: Path) -> None:
@@ -267,11 +228,9 @@ def print_shares(lines: Iterable[Mapping[str, Any]], labels: LabelSet, output: P
         pixels += shares * size
         presence += shares > 0
         num_images, num_pixels, confidence = num_images + 1, num_pixels + size, confidence + line["confidence"]
-    mean = confidence / max(num_images, 1)
     # as texts: brackets in a name are no markup
-    table = Table(
-        title=Text(f"{num_images} images in {output}", style="table.title"), caption=f"mean confidence {mean:.4f}"
-    )
+    title = Text(f"{num_images} images in {output}", style="table.title")
+    table = Table(title=title, caption=f"mean confidence {confidence / max(num_images, 1):.4f}")
     table.add_column("class")
     table.add_column("share of all pixels", justify="right")
     table.add_column("images with it", justify="right")

@@ -3,10 +3,9 @@
 import json
 import logging
 import platform
-import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
@@ -21,18 +20,21 @@ from torch import nn
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from hfseg.errors import UserError
-from hfseg.files import writing
+from hfseg.files import write_json, write_text, writing, written_whole
 from hfseg.models import inference_copy, load_trained, provenance_of
 
 try:
     import onnx
     import onnxruntime
     import onnxscript
-    from onnxruntime.capi import onnxruntime_pybind11_state as refusals
+    from onnxruntime.capi import onnxruntime_pybind11_state as ort
 except ImportError as error:
     MISSING: ImportError | None = error
 else:
     MISSING = None
+    REFUSALS = (
+        ort.Fail, ort.InvalidArgument, ort.InvalidGraph, ort.InvalidProtobuf, ort.NotImplemented, ort.RuntimeException,
+    )  # fmt: skip
 
 OPSET = 18  # all that is needed, and read by every onnxruntime since 1.14 (2023)
 BATCH_SIZES = (1, 2, 5)
@@ -50,7 +52,7 @@ class ParityError(RuntimeError):
 class ParityCase:
     """One comparison of onnxruntime with torch on the same pixels.
 
-    Args:
+    Attributes:
         batch_size, height, width: of the pixels.
         max_difference: of the logits, scaled so that the largest is 10; NaN where either is not finite.
         num_different: pixels with another class although it was no tie.
@@ -66,6 +68,12 @@ class ParityCase:
     def is_equal(self) -> bool:
         return self.max_difference < TOLERANCE and self.num_different == 0  # false for NaN
 
+    def __str__(self) -> str:
+        return (
+            f"  batch {self.batch_size}, {self.height} x {self.width}: logits differ by {self.max_difference:.1e}, "
+            f"{self.num_different} pixels have another class"
+        )
+
 
 class ExportForm(nn.Module):
     """What is exported: pixels (B, 3, H, W) to logits (B, K, h, w), and where asked to class ids (B, H, W)."""
@@ -73,11 +81,11 @@ class ExportForm(nn.Module):
     def __init__(self, model: PreTrainedModel, with_ids: bool) -> None:
         super().__init__()
         self.network = inference_copy(model) or model
-        self.with_ids = with_ids
+        self.outputs = ["logits", "ids"] if with_ids else ["logits"]
 
     def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
         logits = self.network(pixel_values=pixel_values)["logits"]
-        if not self.with_ids:
+        if len(self.outputs) == 1:
             return (logits,)
         large = F.interpolate(logits, size=pixel_values.shape[-2:], mode="bilinear", align_corners=False)
         return logits, large.argmax(dim=1)
@@ -113,86 +121,79 @@ def export_onnx(
     if MISSING is not None:
         raise UserError(f"Export needs further packages ({MISSING}): pip install 'hfseg[onnx]'.")
     path = Path(path)
-    check_destination(path)
+    if path.suffix != ".onnx" or path.is_dir():
+        raise UserError(f"--onnx {path} must end in .onnx, and be no folder.")
     model, processor = load_trained(source, trust_remote_code)
     check_beside(path, processor, source)
     network = ExportForm(model, argmax).eval()
-    with writing(path), tempfile.TemporaryDirectory(prefix=f".{path.stem}-", dir=path.parent) as scratch:
-        unchecked = Path(scratch) / path.name
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as unchecked:  # which gets its name last: where it is, all of it is
         start = time.perf_counter()
         write_onnx(network, unchecked, metadata(model, processor))
         exported = time.perf_counter()
         cases = check_parity(network, unchecked, own_size(processor))
-        report = describe(source, argmax, cases) | {
+        if wrong := [case for case in cases if not case.is_equal]:
+            raise ParityError(
+                f"{source}: the exported file computes something else than the model in {len(wrong)} of {len(cases)} "
+                f"cases (allowed is {TOLERANCE:g} with the largest logit scaled to {LARGEST_LOGIT:g}). Nothing was "
+                "written.\n" + "\n".join(map(str, wrong))
+            )
+        report = {
+            "model": Path(source).name if Path(source).exists() else source,
+            "verdict": "equal",
+            "tolerance": TOLERANCE,
+            "measure": f"largest |difference| of logits, scaled so that the largest |logit| is {LARGEST_LOGIT:g}",
+            "max_difference": max(case.max_difference for case in cases),
+            "cases": [vars(case) for case in cases],
+            "opset": OPSET,
+            "outputs": network.outputs,
+            "versions": {"python": platform.python_version(), "torch": torch.__version__}
+            | {package.__name__: package.__version__ for package in (onnx, onnxscript, onnxruntime)},
             "export_seconds": round(exported - start, 1),
             "parity_seconds": round(time.perf_counter() - exported, 1),
         }
-        require_parity(cases, source)
-        (Path(scratch) / "report").write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        processor.save_pretrained(scratch)
-        (Path(scratch) / "report").replace(path.with_suffix(".json"))
-        (Path(scratch) / "preprocessor_config.json").replace(path.parent / "preprocessor_config.json")
-        unchecked.replace(path)  # last: where it is, all of it is
+        write_json(path.with_suffix(".json"), report)
+        write_text(path.with_name("preprocessor_config.json"), processor.to_json_string())
     return report
-
-
-def check_destination(path: Path) -> None:
-    """Raises UserError where no ONNX file can be written at `path`; makes its folder."""
-    if path.suffix != ".onnx":
-        raise UserError(f"--onnx {path} must end in .onnx.")
-    if path.is_dir():
-        raise UserError(f"--onnx {path} is a folder. Give the name of a file.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError as error:
-        raise UserError(f"--onnx {path}: the folder {path.parent} cannot be written to ({error}).") from error
 
 
 def check_beside(path: Path, processor: BaseImageProcessor, source: str) -> None:
     """Raises UserError where a file that is no export's, or another model's image processor, would be overwritten."""
-    beside = path.parent / "preprocessor_config.json"
-    if beside.exists() and read_json(beside) != json.loads(processor.to_json_string()):
+    beside, report = path.with_name("preprocessor_config.json"), path.with_suffix(".json")
+    if beside.exists() and _read_json(beside) != json.loads(processor.to_json_string()):
         raise UserError(f"{beside} is not the image processor of {source}. Export into another folder.")
-    report = path.with_suffix(".json")
-    held = read_json(report)
-    if report.exists() and not (isinstance(held, dict) and "verdict" in held):
+    if report.exists() and "verdict" not in (_read_json(report) or {}):
         raise UserError(f"{report} is not the report of an export, and would be overwritten. Choose another name.")
 
 
-def read_json(path: Path) -> Any:
-    """What the file holds; None where that is no JSON."""
+def _read_json(path: Path) -> dict[str, Any] | None:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        tree = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    return tree if isinstance(tree, dict) else None
 
 
 def metadata(model: PreTrainedModel, processor: BaseImageProcessor) -> dict[str, str]:
     """What a program without Python needs to know to use the file, as JSON values."""
-    config = model.config.to_dict()
     settings = json.loads(processor.to_json_string())
     values = {
         "names": [model.config.id2label[index] for index in range(model.config.num_labels)],
-        "ignore_index": config.get("semantic_loss_ignore_index"),
+        "ignore_index": model.config.to_dict().get("semantic_loss_ignore_index"),
         "temperature": provenance_of(model.config).get("temperature"),
     } | {key: settings.get(key) for key in ("image_mean", "image_std", "rescale_factor", "do_resize", "size")}
     return {name: json.dumps(value) for name, value in values.items()}
 
 
-def own_size(processor: BaseImageProcessor) -> tuple[int, int] | None:
-    """Height and width that the image processor makes, where it makes one size."""
+def own_size(processor: BaseImageProcessor) -> list[tuple[int, int]]:
+    """Height and width that the image processor makes; nothing where it does not make one size."""
     size = json.loads(processor.to_json_string()).get("size") or {}
-    return (size["height"], size["width"]) if {"height", "width"} <= size.keys() else None
+    return [(size["height"], size["width"])] if {"height", "width"} <= size.keys() else []
 
 
 def write_onnx(network: ExportForm, path: Path, properties: dict[str, str]) -> None:
-    """Traces the model with dynamic sizes and writes one file.
-
-    Raises:
-        UserError: torch cannot export this model.
-    """
-    outputs = ["logits", "ids"] if network.with_ids else ["logits"]
+    """Traces the model with dynamic sizes and writes one file; raises UserError where torch cannot export it."""
     sizes = {axis: torch.export.Dim(name) for axis, name in ((0, "batch"), (2, "height"), (3, "width"))}
     try:
         with quiet():
@@ -202,7 +203,7 @@ def write_onnx(network: ExportForm, path: Path, properties: dict[str, str]) -> N
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=["pixel_values"],
-                output_names=outputs,
+                output_names=network.outputs,
                 dynamic_shapes={"pixel_values": sizes},
                 verbose=False,
             )
@@ -222,47 +223,33 @@ def quiet() -> Iterator[None]:
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logging.disable(previous)
 
 
-def open_session(path: Path) -> Any:
-    """The file in onnxruntime; raises ParityError where it does not take it."""
-    try:
-        return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    except (refusals.Fail, refusals.InvalidGraph, refusals.InvalidProtobuf, refusals.NotImplemented) as error:
-        raise ParityError(f"onnxruntime does not take the exported file: {error}") from error
-
-
 @torch.no_grad()
-def check_parity(network: ExportForm, path: Path, size: tuple[int, int] | None = None) -> list[ParityCase]:
-    """Compares onnxruntime with torch at every combination of SIZES and BATCH_SIZES, and at one more size.
-
-    Args:
-        network: what was exported.
-        path: of the ONNX file.
-        size: height and width of one more case, of batch 1.
+def check_parity(network: ExportForm, path: Path, more_sizes: Sequence[tuple[int, int]] = ()) -> list[ParityCase]:
+    """Compares onnxruntime with torch at every combination of SIZES and BATCH_SIZES, and one by one at more sizes.
 
     Raises:
-        ParityError: onnxruntime does not run the file.
+        ParityError: onnxruntime does not take or does not run the file.
     """
-    session = open_session(path)
-    shapes = [(batch_size, *side) for side, batch_size in product(SIZES, BATCH_SIZES)]
-    shapes += [(1, *size)] if size is not None else []
+    shapes = [(batch_size, 3, *size) for size, batch_size in product(SIZES, BATCH_SIZES)]
+    shapes += [(1, 3, *size) for size in more_sizes]
     generator = torch.Generator().manual_seed(0)
     cases = []
-    for batch_size, height, width in shapes:
-        pixel_values = torch.randn(batch_size, 3, height, width, generator=generator)
-        try:
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        for shape in shapes:
+            pixel_values = torch.randn(shape, generator=generator)
             found = session.run(None, {"pixel_values": pixel_values.numpy()})
-        except (refusals.Fail, refusals.InvalidArgument, refusals.RuntimeException) as error:
-            shape = tuple(pixel_values.shape)
-            raise ParityError(f"The exported file fails in onnxruntime on pixels of shape {shape}: {error}") from error
-        expected = [output.numpy() for output in network(pixel_values)]
-        cases.append(ParityCase(batch_size, height, width, *differences(expected, found)))
+            expected = [output.numpy() for output in network(pixel_values)]
+            cases.append(ParityCase(shape[0], *shape[2:], *differences(expected, found)))
+    except REFUSALS as error:
+        done = f"on pixels of shape {shapes[len(cases)]}"
+        raise ParityError(f"onnxruntime does not take the exported file {done}: {error}") from error
     return cases
 
 
@@ -274,53 +261,15 @@ def differences(expected: list[NDArray[Any]], found: list[NDArray[Any]]) -> tupl
     logits, others = expected[0].astype(np.float64), found[0].astype(np.float64)
     if logits.shape != others.shape or not (np.isfinite(logits).all() and np.isfinite(others).all()):
         return float("nan"), logits.size
-    difference = float(np.abs(logits - others).max())
-    scaled = LARGEST_LOGIT * difference / max(float(np.abs(logits).max()), np.finfo(np.float64).tiny)
+    difference, largest = float(np.abs(logits - others).max()), float(np.abs(logits).max())
     num_different = count_different(logits, others.argmax(axis=1), 2 * difference)
     if len(expected) > 1:
         large = F.interpolate(torch.from_numpy(logits), size=expected[1].shape[-2:], mode="bilinear").numpy()
-        num_different += count_different(large, found[1], 2 * difference + 1e-6 * float(np.abs(logits).max()))
-    return scaled, num_different
+        num_different += count_different(large, found[1], 2 * difference + 1e-6 * largest)
+    return LARGEST_LOGIT * difference / max(largest, np.finfo(np.float64).tiny), num_different
 
 
 def count_different(logits: NDArray[Any], ids: NDArray[Any], margin: float) -> int:
     """Pixels whose class has a logit that is lower than the highest by more than `margin`."""
     chosen = np.take_along_axis(logits, ids[:, None], axis=1)[:, 0]
     return int((logits.max(axis=1) - chosen > margin).sum())
-
-
-def require_parity(cases: list[ParityCase], source: str) -> None:
-    """Raises ParityError, with every case that is not equal."""
-    wrong = [case for case in cases if not case.is_equal]
-    if wrong:
-        lines = [
-            f"  batch {case.batch_size}, {case.height} x {case.width}: logits differ by {case.max_difference:.1e}, "
-            f"{case.num_different} pixels have another class"
-            for case in wrong
-        ]
-        raise ParityError(
-            f"{source}: the exported file computes something else than the model in {len(wrong)} of {len(cases)} "
-            f"cases (allowed is {TOLERANCE:g} with the largest logit scaled to {LARGEST_LOGIT:g}). Nothing was "
-            "written.\n" + "\n".join(lines)
-        )
-
-
-def describe(source: str, argmax: bool, cases: list[ParityCase]) -> dict[str, Any]:
-    """What `x.json` says."""
-    return {
-        "model": Path(source).name if Path(source).exists() else source,
-        "verdict": "equal",
-        "tolerance": TOLERANCE,
-        "measure": f"largest |difference| of logits, scaled so that the largest |logit| is {LARGEST_LOGIT:g}",
-        "max_difference": max(case.max_difference for case in cases),
-        "cases": [vars(case) for case in cases],
-        "opset": OPSET,
-        "outputs": ["logits", "ids"] if argmax else ["logits"],
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "onnx": onnx.__version__,
-            "onnxscript": onnxscript.__version__,
-            "onnxruntime": onnxruntime.__version__,
-        },
-    }

@@ -16,10 +16,14 @@ from hfseg.files import LEFTOVERS, remove_leftovers, write_json, writing, writte
 from hfseg.inference.image_paths import PICTURES, PREDICTIONS
 from hfseg.labels import OVERLAY, LabelSet
 
-LINES, SETTINGS, PARTS = PREDICTIONS, "settings.json", ".parts"
+SETTINGS, PARTS = "settings.json", ".parts"
 KEYS = {"name", "file", "file_state", "width", "height", "shares", "confidence"}  # of a line
 SUFFIXES = dict(zip(PICTURES, (".png", ".png", ".jpg"), strict=True))
-STRIP = 512  # rows that are blended at a time
+SAVING: dict[str, dict[str, Any]] = {
+    ".png": {"format": "PNG", "compress_level": 3},
+    ".jpg": {"format": "JPEG", "quality": 90},
+}
+BAND = 512  # rows that are blended at a time
 
 
 class PredictionFolder:
@@ -50,20 +54,15 @@ class PredictionFolder:
         path = self.root / SETTINGS
         if path.is_file():
             self._check_settings(path, settings)
-        else:
-            taken = [name for name in (*SUFFIXES, LINES) if (self.root / name).exists()]
-            if taken:
-                raise UserError(f"{self.root} holds {taken[0]} of something else. Choose another --output.")
+        elif taken := [name for name in (*SUFFIXES, PREDICTIONS) if (self.root / name).exists()]:
+            raise UserError(f"{self.root} holds {taken[0]} of something else. Choose another --output.")
         with _writing(self.root):
             remove_leftovers(self.root, f"**/{LEFTOVERS}")
             for folder in (PARTS, *SUFFIXES):
                 (self.root / folder).mkdir(parents=True, exist_ok=True)
             write_json(path, settings)
         lines = self._all_lines()
-        unfinished = [name for name, line in lines.items() if not self._is_finished(line, images.get(name))]
-        for name in unfinished:
-            del lines[name]
-        self._consolidate(lines)
+        self._consolidate({n: line for n, line in lines.items() if self._is_finished(line, images.get(n))})
 
     def _check_settings(self, path: Path, settings: Mapping[str, Any]) -> None:
         try:
@@ -92,12 +91,12 @@ class PredictionFolder:
         return False  # the image has changed
 
     def paths(self, name: str) -> list[Path]:
-        """The pictures of an image."""
+        """The mask, colours and overlay of an image."""
         return [self.root / folder / (name + suffix) for folder, suffix in SUFFIXES.items()]
 
     def finished(self) -> set[str]:
         """The names in `predictions.jsonl`."""
-        return {line["name"] for line in read_lines(self.root / LINES)}
+        return {line["name"] for line in read_lines(self.root / PREDICTIONS)}
 
     def write(self, name: str, image: Image.Image, ids: NDArray[Any]) -> None:
         """Writes the pictures of an image.
@@ -120,7 +119,8 @@ class PredictionFolder:
         with _writing(self.root):
             for picture, path in zip((mask, coloured, image), self.paths(name), strict=True):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                _save(picture, path)
+                with written_whole(path) as partial:
+                    picture.save(partial, **SAVING[path.suffix])
 
     def append(self, part: int, line: Mapping[str, Any]) -> None:
         """Adds the line of an image whose pictures are written; raises UserError where there is no room."""
@@ -130,24 +130,24 @@ class PredictionFolder:
     def merge(self) -> Iterator[dict[str, Any]]:
         """Brings the lines of all processes into `predictions.jsonl`, and gives them."""
         self._consolidate(self._all_lines())
-        return read_lines(self.root / LINES)
+        return read_lines(self.root / PREDICTIONS)
 
     def _all_lines(self) -> dict[str, dict[str, Any]]:
-        files = [self.root / LINES, *sorted((self.root / PARTS).glob("*.jsonl"))]
+        files = [self.root / PREDICTIONS, *sorted((self.root / PARTS).glob("*.jsonl"))]
         return {line["name"]: line for path in files if path.is_file() for line in read_lines(path)}
 
     def _consolidate(self, lines: Mapping[str, Mapping[str, Any]]) -> None:
         with _writing(self.root):
-            with written_whole(self.root / LINES) as partial, partial.open("w", encoding="utf-8") as file:
+            with written_whole(self.root / PREDICTIONS) as partial, partial.open("w", encoding="utf-8") as file:
                 file.writelines(json.dumps(line) + "\n" for _, line in sorted(lines.items()))
             for path in (self.root / PARTS).glob("*.jsonl"):  # all in it is in the file now
                 path.unlink()
 
 
 def draw_over(image: Image.Image, coloured: Image.Image) -> None:
-    """Blends the colours into an RGB image, strip by strip: of a large image there is room for one copy only."""
-    for top in range(0, image.height, STRIP):
-        box = (0, top, image.width, min(top + STRIP, image.height))
+    """Blends the colours into an RGB image, band by band: of a large image there is room for one copy only."""
+    for top in range(0, image.height, BAND):
+        box = (0, top, image.width, min(top + BAND, image.height))
         image.paste(Image.blend(image.crop(box), coloured.crop(box).convert("RGB"), OVERLAY), box)
 
 
@@ -163,25 +163,16 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 return
             try:
                 line = json.loads(text)
-                whole = line.keys() >= KEYS
+                is_whole = line.keys() >= KEYS
             except (ValueError, AttributeError):
-                whole = False
-            if not whole:
+                is_whole = False
+            if not is_whole:
                 raise UserError(f"{path}, line {number} is damaged. Delete the line: its image is redone.")
             yield line
 
 
-def _save(picture: Image.Image, path: Path) -> None:
-    with written_whole(path) as partial:
-        if path.suffix == ".jpg":
-            picture.save(partial, "JPEG", quality=90)
-        else:
-            picture.save(partial, "PNG", compress_level=3)
-
-
 @contextmanager
 def _writing(root: Path) -> Iterator[None]:
-    """Around writing: what the disk refuses is the user's to mend."""
     try:
         with writing(root):
             yield

@@ -15,6 +15,7 @@ from hfseg.metrics.intervals import (
     resamples,
     weighted_sums,
 )
+from hfseg.metrics.names import MAIN_SCORES, METRIC_NAMES, OTHER_SCORES, REQUESTED_SCORES, metric_name, score_keys
 from hfseg.metrics.scores import (
     SPLITS,
     Counts,
@@ -32,6 +33,10 @@ from hfseg.metrics.scores import (
 from hfseg.metrics.seg_metrics import SegMetrics
 
 __all__ = [
+    "MAIN_SCORES",
+    "METRIC_NAMES",
+    "OTHER_SCORES",
+    "REQUESTED_SCORES",
     "SPLITS",
     "WIDE",
     "CalibrationCounter",
@@ -54,9 +59,11 @@ __all__ = [
     "half_width",
     "mean_defined",
     "mean_iou",
+    "metric_name",
     "none_if_nan",
     "paired_test",
     "resamples",
+    "score_keys",
     "uncertain_choice",
     "unscored",
     "upsampled_class_ids",

@@ -25,8 +25,11 @@ WINDOWS_PER_PASS_GPU = 8  # on a CPU one window at a time: it is large enough to
 class Rows(Protocol):
     """Class scores, or pixels, (K, height, width) that are read in strips, whose tops never go back."""
 
-    height: int
-    width: int
+    @property
+    def height(self) -> int: ...
+
+    @property
+    def width(self) -> int: ...
 
     def read(self, top: int, bottom: int) -> torch.Tensor:
         """Rows top..bottom-1 as (K, bottom - top, width), at least fp32."""

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hfseg.errors import printable
-from hfseg.metrics import uncertain_choice, useless, with_interval
+from hfseg.metrics import metric_name, uncertain_choice, useless, with_interval
 
 
 def print_table(per_class: dict[str, list[dict[str, Any]]], metrics: dict[str, Any]) -> None:
@@ -24,11 +24,13 @@ def print_table(per_class: dict[str, list[dict[str, Any]]], metrics: dict[str, A
         name = Text(printable(rows[0]["name"]))  # brackets are no markup
         table.add_row(name, *("-" if row["iou"] is None else f"{row['iou']:.4f}" for row in rows))
     table.add_section()
+    for key, style in (("mean_iou", "bold"), ("pixel_accuracy", None)):
+        scores = (with_interval(metrics, f"{prefix}_{key}") for prefix in per_class)
+        table.add_row(metric_name(key), *scores, style=style)
     constant = metrics.get("test_constant_class", metrics.get("eval_constant_class"))
-    for name, key, style in (
-        (Text("mean IoU"), "mean_iou", "bold"),
-        (Text("pixel accuracy"), "pixel_accuracy", ""),
-        (Text(f"mean IoU of {constant!r} everywhere"), "constant_mean_iou", "dim"),
-    ):
-        table.add_row(name, *(with_interval(metrics, f"{prefix}_{key}") for prefix in per_class), style=style)
+    table.add_row(
+        Text(f"mean IoU of {constant!r} everywhere"),
+        *(with_interval(metrics, f"{prefix}_constant_mean_iou") for prefix in per_class),
+        style="dim",
+    )
     console.print(table)

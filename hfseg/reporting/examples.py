@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import datasets
 import numpy as np
@@ -20,7 +20,7 @@ from hfseg.runs import Example, RunResults, save_examples
 
 NUM_FIXED = 4  # the same for all runs on the same data
 NUM_ALONE = 6  # of them, where no others are known
-Data = datasets.Dataset | datasets.IterableDataset
+Data: TypeAlias = datasets.Dataset | datasets.IterableDataset
 
 
 def keep_examples(

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -10,29 +10,12 @@ from numpy.typing import NDArray
 
 from hfseg.files import dump_yaml, write_text
 from hfseg.labels import Colour, LabelSet
-from hfseg.metrics import SPLITS, caveats, unscored, with_interval
+from hfseg.metrics import SPLITS, caveats, metric_name, score_keys, unscored, with_interval
 from hfseg.reporting.charts import plot_learning_curves, row_shares
 from hfseg.reporting.page import render
 from hfseg.reporting.pictures import example_pictures
 from hfseg.runs import Example, RunResults, public_config
 
-SCORES = {
-    "mean_iou": "mean IoU",
-    "mean_accuracy": "mean accuracy",
-    "pixel_accuracy": "pixel accuracy",
-    "mean_dice": "mean Dice",
-    "mean_precision": "mean precision",
-    "frequency_weighted_iou": "frequency-weighted IoU",
-    "mean_image_iou": "mean IoU per image, averaged",
-    "worst_image_iou": "mean IoU of the worst image",
-    "boundary_iou": "Boundary IoU",
-    "band_iou_3px": "mean IoU within 3 pixels of a contour",
-    "ece": "expected calibration error",
-    "ece_calibrated": "the same at the fitted temperature",
-    "brier": "Brier score",
-    "brier_calibrated": "the same at the fitted temperature",
-    "loss": "cross-entropy",
-}
 MAX_MATRIX = 40  # classes: a larger matrix is megabytes that nobody reads
 NUM_MISTAKES = 5
 
@@ -54,7 +37,7 @@ def write_report(run_dir: Path) -> Path:
         "caveats": caveats(metrics),
         "unscored": unscored(metrics),
         "start": f"from {Path(model['init']).name}" if model.get("init") else "from scratch",
-        "scores": {key: name for key, name in SCORES.items() if any(f"{prefix}_{key}" in metrics for prefix in SPLITS)},
+        "scores": {key: metric_name(key) for key in score_keys(metrics)},
         "with_interval": with_interval,
         "curves": _curves(run),
         "confusion_matrices": confusion_matrices(run),
@@ -74,14 +57,16 @@ def write_report(run_dir: Path) -> Path:
 def _curves(run: RunResults) -> dict[str, list[tuple[Figure, str]]]:
     """What loss and mean IoU are drawn against -> charts with their titles, none where it was not recorded."""
     curves: dict[str, list[tuple[Figure, str]]] = {}
-    for against, words in (("step", "training steps"), ("seconds", "time")) if run.history else ():
+    axes: list[tuple[Literal["step", "seconds"], str]] = [("step", "training steps"), ("seconds", "time")]
+    panels: list[tuple[Literal["loss", "mean_iou"], str]] = [("loss", "Loss"), ("mean_iou", "Mean IoU")]
+    for against, words in axes if run.history else ():
         is_recorded = any(line.get(against) is not None for line in run.history)
         curves[words] = [
             (
                 plot_learning_curves({run.name: run.history}, against, [panel]),
                 f"{name} of training and validation against {words}",
             )
-            for panel, name in (("loss", "Loss"), ("mean_iou", "Mean IoU"))
+            for panel, name in panels
             if is_recorded
         ]
     return curves
@@ -113,11 +98,14 @@ def example_groups(run: RunResults) -> dict[str, list[tuple[Example, dict[str, N
     """Why examples are shown -> each of them with its pictures."""
     if run.labels is None or run.labels.palette is None:
         return {}
+    ranked = [each for each in run.examples if each.title]
     groups = {
-        "The best, the median and the worst images by their own mean IoU.": [each for each in run.examples if each.title],
+        "The best, the median and the worst images by their own mean IoU.": ranked,
         "A fixed handful, spread over the split; all runs on this data show the same.": fixed_examples(run),
     }
-    return {why: [(each, example_pictures(each, run.labels)) for each in shown] for why, shown in groups.items() if shown}
+    return {
+        why: [(each, example_pictures(each, run.labels)) for each in shown] for why, shown in groups.items() if shown
+    }
 
 
 def fixed_examples(run: RunResults) -> list[Example]:

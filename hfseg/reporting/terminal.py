@@ -11,7 +11,7 @@ from typing import Any, TextIO
 class LossyFile(io.FileIO):
     """A file in which what cannot be written is dropped."""
 
-    def write(self, data: Any, /) -> int | None:
+    def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
         except OSError:

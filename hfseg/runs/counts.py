@@ -2,6 +2,7 @@
 
 import zipfile
 import zlib
+from itertools import permutations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hfseg.errors import UserError
-from hfseg.metrics import PairedTest, Score, paired_test
-from hfseg.metrics import SPLITS, mean_iou
 from hfseg.files import written_whole
+from hfseg.metrics import SPLITS, PairedTest, Score, mean_iou, paired_test
 
 COUNTS = "counts.npz"
-KEYS = ("names", "areas", "confusion")
+KEYS = ("names", "areas", "confusion")  # of each split
 # What `np.load` raises for bytes that are not what was written.
 DAMAGED = (ValueError, TypeError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 
@@ -54,10 +54,10 @@ def write_counts(run_dir: Path, arrays: dict[str, NDArray[Any]]) -> None:
 
 
 def read_counts(run_dir: Path) -> dict[str, NDArray[Any]]:
-    """Reads it.
+    """Reads `counts.npz`, see `write_counts`.
 
     Raises:
-        UserError: it is not there, or torn.
+        UserError: it is missing or damaged, or has not both splits.
     """
     path = run_dir / COUNTS
     try:
@@ -94,23 +94,17 @@ def compare_runs(
     """
     if split not in SPLITS:
         raise UserError(f"split={split!r}: a run's splits are 'eval' (validation) and 'test'.")
-    runs = [read_counts(Path(folder)) for folder in (first_dir, second_dir)]
+    runs = [(folder, read_counts(Path(folder))) for folder in (first_dir, second_dir)]
     for what, key in (("classes", "classes"), (f"{split} images", f"{split}_names")):
-        names = [run[key].tolist() for run in runs]
-        _check_same(what, names[0], names[1], f"{first_dir}", f"{second_dir}")
-        _check_same(what, names[1], names[0], f"{second_dir}", f"{first_dir}")
-    if runs[0]["classes"].tolist() != runs[1]["classes"].tolist():
+        for (here, own), (elsewhere, other) in permutations(runs, 2):
+            alone = sorted(set(own[key].tolist()) - set(other[key].tolist()))
+            if alone:
+                shown = ", ".join(alone[:3]) + (", ..." if len(alone) > 3 else "")
+                raise UserError(
+                    f"A paired test needs the same {what} in both runs: {len(alone)} of {here} are not in {elsewhere} "
+                    f"({shown}). Score both on the same data with --eval-only."
+                )
+    if runs[0][1]["classes"].tolist() != runs[1][1]["classes"].tolist():
         raise UserError(f"{first_dir} and {second_dir} have their classes in another order: they cannot be compared.")
-    first, second = (run[f"{split}_areas"][np.argsort(run[f"{split}_names"], kind="stable")] for run in runs)
+    first, second = (run[f"{split}_areas"][np.argsort(run[f"{split}_names"], kind="stable")] for _, run in runs)
     return paired_test(first, second, score)
-
-
-def _check_same(what: str, own: list[str], others: list[str], here: str, elsewhere: str) -> None:
-    """Raises UserError with the names that are not in the other run."""
-    alone = sorted(set(own) - set(others))
-    if alone:
-        shown = ", ".join(alone[:3]) + (", ..." if len(alone) > 3 else "")
-        raise UserError(
-            f"A paired test needs the same {what} in both runs: {len(alone)} of {here} are not in {elsewhere} "
-            f"({shown}). Score both on the same data with --eval-only."
-        )

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hfseg.runs.counts import load_arrays, write_arrays
 from hfseg.labels import LabelSet
+from hfseg.runs.counts import load_arrays, write_arrays
 
 MAX_SIDE = 640  # of the pictures that are kept
 
@@ -31,8 +31,7 @@ class Example:
 
 
 def save_examples(examples: Sequence[Example], labels: LabelSet, path: Path) -> None:
-    """Writes an `.npz` with pictures of at most 640 pixels, from which a report can be made again; see
-    `load_examples`."""
+    """Writes an `.npz` that `load_examples` reads, with pictures of at most 640 pixels."""
     assert labels.palette is not None
     arrays: dict[str, NDArray[Any]] = {
         "names": np.array([example.name for example in examples], dtype=np.str_),
@@ -43,10 +42,12 @@ def save_examples(examples: Sequence[Example], labels: LabelSet, path: Path) -> 
         "ignore_index": np.array(labels.ignore_index),
     }
     for number, example in enumerate(examples):
-        size = _shrunk(example.image.size)
-        arrays[f"image_{number}"] = np.asarray(example.image.resize(size, Image.Resampling.LANCZOS))
-        arrays[f"label_{number}"] = _resize_ids(example.label, size)
-        arrays[f"prediction_{number}"] = _resize_ids(example.prediction, size)
+        factor = min(1, MAX_SIDE / max(example.image.size))
+        width, height = (max(1, round(side * factor)) for side in example.image.size)
+        arrays[f"image_{number}"] = np.asarray(example.image.resize((width, height), Image.Resampling.LANCZOS))
+        for kind, ids in (("label", example.label), ("prediction", example.prediction)):
+            resized = Image.fromarray(ids.astype(np.int32)).resize((width, height), Image.Resampling.NEAREST)
+            arrays[f"{kind}_{number}"] = np.asarray(resized).astype(ids.dtype)
     write_arrays(path, arrays)
 
 
@@ -71,17 +72,3 @@ def load_examples(path: Path) -> tuple[list[Example], LabelSet]:
         for number, name in enumerate(file["names"])
     ]
     return examples, labels
-
-
-def _shrunk(size: tuple[int, int]) -> tuple[int, int]:
-    factor = min(1, MAX_SIDE / max(size))
-    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
-
-
-def _resize_ids(ids: NDArray[np.integer], size: tuple[int, int]) -> NDArray[np.integer]:
-    """Nearest pixels, at the same places as Pillow's."""
-    rows, columns = (
-        ((np.arange(target) + 0.5) * source / target).astype(int)
-        for target, source in zip((size[1], size[0]), ids.shape, strict=True)
-    )
-    return ids[np.ix_(rows, columns)]

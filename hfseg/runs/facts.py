@@ -8,11 +8,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from hfseg.runs.origins import DATA_SETS, DataSet, public_init
 from hfseg.config import RunConfig
 from hfseg.errors import UserError
-from hfseg.files import read_text
-from hfseg.files import parse_yaml
+from hfseg.files import parse_yaml, read_text
+from hfseg.runs.origins import DATA_SETS, DataSet, public_init
 
 FILES = ("run_config.yaml", "metrics.json", "per_class.json", "provenance.json")
 FOREIGN = ("/", "~", "..")  # how a path starts that means nothing on another machine

@@ -6,12 +6,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from hfseg.training import checkpoints, last_whole_checkpoint
 from hfseg.config import RunConfig
 from hfseg.errors import UserError, WriteError, shown
-from hfseg.files import LOCK, locked
+from hfseg.files import LOCK, locked, remove_leftovers
 from hfseg.labels import LabelSet
-from hfseg.files import remove_leftovers
+from hfseg.training import checkpoints, last_whole_checkpoint
 
 # Keys, or sections, in which a run that goes on may differ from the one that was started: with any value of these the
 # same steps are made and the same scores come out. Every other key is part of what the run is.

@@ -5,12 +5,12 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, FiniteFloat
 
 from hfseg.config import RunConfig
 from hfseg.data import num_cores
@@ -20,22 +20,21 @@ INNER_PATH = re.compile(r"(?<=[\s{\[,'\"])(?:/|~/|\.\./)[^\s,\]}'\"]+")
 PACKAGES = ("hfseg", "torch", "torchvision", "transformers", "accelerate", "datasets", "numpy")
 
 
-@dataclass
-class Provenance:
-    """Everything a reader needs to judge or repeat a run; paths of this machine appear as `<root>`."""
+class Provenance(BaseModel):
+    """provenance.json: what a reader needs to judge or repeat a run; paths of this machine appear as `<root>`."""
 
     command: str
     data: str
     hardware: str
     num_parameters: int
-    versions: dict[str, str] = field(default_factory=dict)
-    train_seconds: float | None = None  # evaluations included, interruptions not
+    versions: dict[str, str]
+    train_seconds: FiniteFloat | None = None  # evaluations included, interruptions not
     resumed_from: str | None = None  # the last time
-    steps: int | None = None
+    steps: int | None = None  # None where nothing was trained
     best_step: int | None = None
     num_trained: int | None = None  # parameters that are not frozen
-    peak_memory_mb: float | None = None  # of the training, on the accelerator if there is one; None where not known
-    num_images: dict[str, int] = field(default_factory=dict)  # of each split; empty for a stream
+    peak_memory_mb: FiniteFloat | None = None  # of the training, on the accelerator if there is one
+    num_images: dict[str, int] = {}  # of each split; empty for a stream
 
     @classmethod
     def of_this_process(cls, config: RunConfig, num_parameters: int) -> "Provenance":
@@ -50,9 +49,6 @@ class Provenance:
     def public(self) -> dict[str, Any]:
         """The part that travels inside the model's config."""
         return {"version": self.versions["hfseg"], "data": self.data, "command": self.command}
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def public_command(words: Sequence[str]) -> str:

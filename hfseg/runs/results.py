@@ -1,122 +1,221 @@
-"""What a run has left in its folder, read back: with gaps where something is missing, never with an error."""
+"""What a run has left in its folder, read back and checked: for the report, the card, a study and the Hub."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from hfseg.training import read_history
-from hfseg.runs.counts import COUNTS, load_arrays
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, model_validator
+
+from hfseg.config import RunConfig
+from hfseg.errors import UserError
+from hfseg.files import parse_yaml, read_text
 from hfseg.labels import LabelSet
+from hfseg.metrics import SPLITS, Counts
+from hfseg.runs.counts import COUNTS, KEYS, load_arrays
 from hfseg.runs.examples import Example, load_examples
-from hfseg.metrics import Counts, SPLITS
-from hfseg.files import read_text
-from hfseg.files import parse_yaml
+from hfseg.runs.provenance import Provenance
+
+CONFIG = "run_config.yaml"
+REQUIRED = (CONFIG, "metrics.json", "per_class.json", "provenance.json")  # of a finished run
+MISSING = "is missing"
+Number = int | FiniteFloat | None
+T = TypeVar("T")
+
+
+class Metrics(BaseModel):
+    """metrics.json: the scores that every run has, and whatever else it has measured."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Number]
+    eval_mean_iou: Number
+    eval_mean_accuracy: Number
+    eval_pixel_accuracy: Number
+    test_mean_iou: Number
+    test_mean_accuracy: Number
+    test_pixel_accuracy: Number
+    eval_constant_class: str | None = None
+    test_constant_class: str | None = None
+    eval_worst_image_name: str | None = None
+    test_worst_image_name: str | None = None
+    eval_error: str | None = None
+    test_error: str | None = None
+
+
+class ClassRow(BaseModel):
+    """One class of one split, as `SegMetrics.per_class` has it."""
+
+    name: str
+    iou: Number
+    accuracy: Number
+    dice: Number = None
+    precision: Number = None
+    recall: Number = None
+    boundary_iou: Number = None
+    pixels: int
+
+
+class PerClass(BaseModel):
+    """per_class.json."""
+
+    eval: list[ClassRow]
+    test: list[ClassRow]
+
+    @model_validator(mode="after")
+    def _has_the_same_classes(self) -> "PerClass":
+        if not self.test or [row.name for row in self.eval] != [row.name for row in self.test]:
+            raise ValueError("it does not list the same classes for eval and test")
+        return self
 
 
 @dataclass(frozen=True)
 class RunResults:
-    """What a run's folder holds; empty where a file is missing or damaged."""
+    """What a run's folder holds. A part is empty where its file is missing or damaged: `problems` says which and how.
 
+    Attributes:
+        folder: the run's, or one with copies of its files.
+        name: the run's.
+        config: the tree of `run_config.yaml`; `run_config` is the same checked.
+        metrics: `metrics.json`: scores of validation as `eval_*` and of test as `test_*`, None where undefined.
+        per_class: `per_class.json`: prefix of a split -> a row for each class, see `SegMetrics.per_class`.
+        provenance: `provenance.json`, see `Provenance`.
+        check: what `--check` has found, if it was ever called for this run.
+        history: `history.jsonl`: numbers of each log of the training.
+        arrays: `counts.npz`, see `write_counts`.
+        examples: images of the validation split, from `examples.npz`.
+        labels: their classes and colours.
+        problems: file -> what is wrong with it.
+    """
+
+    folder: Path
     name: str
     config: dict[str, Any]
     metrics: dict[str, Any]
     per_class: dict[str, list[dict[str, Any]]]
     provenance: dict[str, Any]
-    check: dict[str, Any]  # of `--check`, if it was ever called for this run
+    check: dict[str, Any]
     history: Sequence[Mapping[str, Any]]
-    confusion: dict[str, Counts]  # by the metrics' prefix
-    counts: dict[str, tuple[Sequence[str], Counts]]  # names and areas (N, 3, K) of the images, by the metrics' prefix
+    arrays: dict[str, NDArray[Any]]
     examples: Sequence[Example]
     labels: LabelSet | None
+    problems: dict[str, str]
 
     @classmethod
     def read(cls, run_dir: Path) -> "RunResults":
-        """Reads what is there."""
-        config = _read(run_dir / "run_config.yaml")
-        if not all(isinstance(config.get(key), dict) for key in ("data", "model")):
-            config = {}  # a torn YAML file is one with fewer keys
-        confusion, counts = _read_counts(run_dir / COUNTS)
-        examples, labels = _read_examples(run_dir / "examples.npz")
+        """Reads what is there; see `require_finished` for a run that must be whole."""
+        problems: dict[str, str] = {}
+
+        def read(name: str, parse: Callable[[Path], T], empty: T) -> T:
+            try:
+                if (run_dir / name).is_file():
+                    return parse(run_dir / name)
+                problems[name] = MISSING
+            except (OSError, ValueError, KeyError, RecursionError) as error:
+                problems[name] = _describe(error)
+            return empty
+
+        config: dict[str, Any] = read(CONFIG, _read_config, {})
+        no_examples: tuple[list[Example], LabelSet | None] = ([], None)
+        examples, labels = read("examples.npz", load_examples, no_examples)
         return cls(
-            name=config.get("name", run_dir.name),
+            folder=run_dir,
+            name=str(config.get("name", run_dir.name)),
             config=config,
-            metrics=_numbers(_read(run_dir / "metrics.json"), words=("_class", "_name", "_error")),
-            per_class=_class_rows(_read(run_dir / "per_class.json")),
-            provenance=_making(_read(run_dir / "provenance.json")),
-            check=_read(run_dir / "check" / "check.json"),
-            history=_read_history(run_dir / "history.jsonl"),
-            confusion=confusion,
-            counts=counts,
+            metrics=read("metrics.json", lambda path: _read_json(path, Metrics), {}),
+            per_class=read("per_class.json", lambda path: _read_json(path, PerClass), {}),
+            provenance=read("provenance.json", lambda path: _read_json(path, Provenance), {}),
+            check=read("check/check.json", _read_tree, {}),
+            history=read("history.jsonl", _read_numbers, []),
+            arrays=read(COUNTS, load_arrays, {}),
             examples=examples,
             labels=labels,
+            problems=problems,
         )
 
+    def require_finished(self) -> None:
+        """Raises UserError where the config, the scores or the provenance are missing or damaged."""
+        missing = [name for name in REQUIRED if self.problems.get(name) == MISSING]
+        if missing:
+            raise UserError(
+                f"{self.folder} is not the folder of a finished run: {', '.join(missing)} missing. Finish the run "
+                "with --resume, or score its model with --eval-only."
+            )
+        for name in REQUIRED:
+            if name in self.problems:
+                raise UserError(f"{self.folder / name} {self.problems[name]}. Restore it, or score with --eval-only.")
 
-def _read(path: Path) -> dict[str, Any]:
-    """A JSON or YAML file's tree; empty where the file is missing or torn."""
-    try:
-        text = read_text(path)
-        tree = parse_yaml(text, str(path)) if path.suffix == ".yaml" else json.loads(text)
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return tree if isinstance(tree, dict) else {}
+    @property
+    def run_config(self) -> RunConfig:
+        """The config, checked.
 
+        Raises:
+            UserError: it is missing or damaged, or has keys that this version does not know.
+        """
+        return RunConfig.load(self.folder / CONFIG)
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    @property
+    def confusion(self) -> dict[str, Counts]:
+        """Confusion matrices (K, K) by the metrics' prefix."""
+        return {prefix: self.arrays[f"{prefix}_confusion"] for prefix in self._counted}
 
+    @property
+    def counts(self) -> dict[str, tuple[Sequence[str], Counts]]:
+        """Names and areas (N, 3, K) of the images, by the metrics' prefix."""
+        return {
+            prefix: (self.arrays[f"{prefix}_names"].tolist(), self.arrays[f"{prefix}_areas"])
+            for prefix in self._counted
+        }
 
-def _numbers(tree: Mapping[str, Any], words: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Only numbers, None, and the texts under keys that end in one of `words`: a file may have been edited."""
-    return {
-        key: value
-        for key, value in tree.items()
-        if value is None or _is_number(value) or (isinstance(value, str) and words and key.endswith(words))
-    }
+    @property
+    def _counted(self) -> list[str]:
+        return [prefix for prefix in SPLITS if all(f"{prefix}_{key}" in self.arrays for key in KEYS)]
 
-
-def _class_rows(tree: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """The splits of which every class has its name, its pixels, and scores that are numbers or None."""
-    return {
-        prefix: rows
-        for prefix in SPLITS
-        if isinstance(rows := tree.get(prefix), list)
-        and all(isinstance(row, dict) and isinstance(row.get("name"), str) for row in rows)
-        and all(_is_number(row.get("pixels")) and len(_numbers(row, ("name",))) == len(row) for row in rows)
-    }
-
-
-def _making(tree: dict[str, Any]) -> dict[str, Any]:
-    """The provenance, if nothing of it is missing."""
-    texts = all(isinstance(tree.get(key), str) for key in ("command", "hardware"))
-    counts = tree.get("num_images", {})
-    is_whole = texts and _is_number(tree.get("num_parameters")) and isinstance(tree.get("versions"), dict)
-    is_whole = is_whole and isinstance(counts, dict) and all(map(_is_number, counts.values()))
-    return tree if is_whole and (_is_number(tree.get("train_seconds")) or not tree.get("train_seconds")) else {}
-
-
-def _read_counts(path: Path) -> tuple[dict[str, Counts], dict[str, tuple[Sequence[str], Counts]]]:
-    """Confusion matrices, and names and areas of the images, by the metrics' prefix."""
-    try:
-        file = load_arrays(path)
-        found = [prefix for prefix in SPLITS if f"{prefix}_confusion" in file]
-        confusion = {prefix: file[f"{prefix}_confusion"] for prefix in found}
-        return confusion, {prefix: (file[f"{prefix}_names"].tolist(), file[f"{prefix}_areas"]) for prefix in found}
-    except (OSError, ValueError, KeyError):
-        return {}, {}
+    def num_images(self, prefix: str) -> int | None:
+        """How many images of a split were scored; None where no file says it."""
+        known = self.provenance.get("num_images", {}).get(SPLITS[prefix])
+        count = self.metrics.get(f"{prefix}_num_images", known)
+        return None if count is None else int(count)
 
 
-def _read_examples(path: Path) -> tuple[Sequence[Example], LabelSet | None]:
-    try:
-        return load_examples(path)
-    except (OSError, ValueError, KeyError):
-        return [], None
-
-
-def _read_history(path: Path) -> Sequence[Mapping[str, Any]]:
-    try:
-        return [_numbers(line) for line in read_history(path)]
-    except (OSError, ValueError, AttributeError):
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """The lines of a `history.jsonl`, without one that a kill has torn; none where there is no file."""
+    if not path.exists():
         return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+
+
+def _read_numbers(path: Path) -> list[dict[str, Any]]:
+    lines = read_history(path)
+    return [{key: value for key, value in line.items() if isinstance(value, int | float | None)} for line in lines]
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    tree = parse_yaml(read_text(path), path.name)
+    if not isinstance(tree, dict) or not all(isinstance(tree.get(key), dict) for key in ("data", "model")):
+        raise ValueError("`data` or `model` is missing")  # a torn YAML file is one with fewer keys
+    return tree
+
+
+def _read_tree(path: Path) -> dict[str, Any]:
+    tree = json.loads(path.read_bytes(), parse_constant=_refuse)
+    if not isinstance(tree, dict):
+        raise ValueError("no JSON object")
+    return tree
+
+
+def _read_json(path: Path, schema: type[BaseModel]) -> dict[str, Any]:
+    tree = json.loads(path.read_bytes(), parse_constant=_refuse)
+    return schema.model_validate(tree).model_dump(exclude_unset=True)
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        found = (f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()[:5])
+        return f"is not as a run writes it ({'; '.join(found)})"
+    return f"is torn ({error})"

@@ -91,7 +91,7 @@ def compare(first: Arm, second: Arm) -> dict[str, Any]:
         "differ_in": list(differing_keys(first.job.config, second.job.config)),
         "runs": [len(first.runs), len(second.runs)],
     }
-    if not same_labels(*(next(iter(arm.counts.values())) for arm in (first, second)), "test"):
+    if not same_labels(next(iter(first.counts.values())), next(iter(second.counts.values())), "test"):
         return tree | {"sentence": f"{second.name} and {first.name} were scored on other images: not compared."}
     one, other = first.areas("test"), second.areas("test")
     tree |= as_tree(difference_interval(one, other))

@@ -45,7 +45,7 @@ def plan(config: RunConfig) -> list[Job]:
     """
     study = config.study
     assert study is not None
-    runs: list[tuple[str, str | None, Mapping[str, Any], Any]] = [
+    runs: list[tuple[str, str | None, dict[str, Any], Any]] = [
         (f"pretrain-{name}", None, tree, tree.get("seed", 42)) for name, tree in study.pretrain.items()
     ]
     for number in range(max(len(study.seeds_of(arm)) for arm in study.arms)):
@@ -69,7 +69,7 @@ def _job(
     source = f"study.pretrain.{name.removeprefix('pretrain-')}" if arm is None else f"study.arms.{arm}"
     # what was written, not what it resolves to: an FCN has other defaults
     shared = config.model_dump(mode="json", exclude_unset=True, include=set(SECTIONS)) if arm is not None else {}
-    tree = merge(shared, {key: value for key, value in changes.items() if key in SECTIONS})
+    tree: dict[str, Any] = merge(shared, {key: value for key, value in changes.items() if key in SECTIONS})
     tree |= {"name": f"{config.name}-{name}", "seed": seed, "output_dir": str(config.output_dir / name)}
     model, needs = tree.get("model"), None
     init = model.get("init") if arm is not None and isinstance(model, Mapping) else None

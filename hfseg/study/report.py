@@ -22,7 +22,7 @@ from hfseg.runs import RunResults
 from hfseg.study.answer import answer
 from hfseg.study.figures import FIGURES, study_figures
 from hfseg.study.plan import Job
-from hfseg.study.tables import arm_table, class_table, difference_table, duration, headline, pair, score
+from hfseg.study.tables import COSTS, arm_table, class_table, difference_table, duration, headline, pair, score
 
 
 def write_study(
@@ -56,10 +56,13 @@ def write_study(
 
 def study_values(study: Mapping[str, Any]) -> dict[str, Any]:
     """What the templates show of `study.json`, figures and pictures apart."""
+    head, rows = arm_table(study)
     return {
         "study": study,
         "headline": headline(study),
-        "arms": arm_table(study),
+        "arms": (head, rows),
+        "arm_scores": (head[: -len(COSTS)], [row[: -len(COSTS)] for row in rows]),
+        "arm_costs": (head[:1] + head[-len(COSTS) :], [row[:1] + row[-len(COSTS) :] for row in rows]),
         "differences": difference_table(study),
         "classes": class_table(study),
         "functions": {"duration": duration, "pair": pair, "score": score},

@@ -21,10 +21,10 @@ from hfseg.files import LockedError, locked, write_text, writing
 from hfseg.metrics import unscored
 from hfseg.publishing import missing_pages
 from hfseg.run import run
-from hfseg.runs import PATIENCE, check_same_run
+from hfseg.runs import PATIENCE, check_same_run, read_history
 from hfseg.study.plan import Job
 from hfseg.study.process import run_process
-from hfseg.training import checkpoints, damage, read_history
+from hfseg.training import checkpoints, damage
 
 RUNNING = "running.lock"  # held by the study; the run that it has started holds one of its own
 INIT = "init.sha256"  # in a run's folder: of the weights that it began from

@@ -9,10 +9,11 @@ from typing import Any
 
 from hfseg.errors import UserError
 from hfseg.files import write_text
-from hfseg.publishing import collect_cards, escape
-from hfseg.study import texts
+from hfseg.publishing import collect_cards
+from hfseg.reporting import render
 from hfseg.study.figures import FIGURES
-from hfseg.study.report import as_table
+from hfseg.study.report import study_values
+from hfseg.study.tables import arm_table
 
 ANSWER = ("study.json", "study.md")
 BEGIN, END = "<!-- results: written by scripts/collect_cards.py -->", "<!-- results end -->"
@@ -81,34 +82,15 @@ def section(study: Mapping[str, Any], home: Path) -> str:
         study: what its `study.json` holds.
         home: its folder among the cards, `model_cards/<name>`.
     """
-    link = f"{home.parent.name}/{home.name}"
-    told = [each["sentence"] for each in study["differences"] if each["same_model"] and each.get("over_seeds")]
-    pictures = [
-        f"![{words}]({link}/figures/{name}.png)\n"
-        for name, words in (("curves_steps", "Learning curves of all runs"), ("differences", "Differences"))
-        if (home / "figures" / f"{name}.png").is_file()
-    ]
-    note = f"**The data:** {escape(study['note'])}\n\n" if study["note"] else ""
-    lines = [f"{note}{texts.headline(study)}", "", *(f"* {each}" for each in told), "", *arms(study), ""]
-    lines += [
-        *(f"* {each}" for each in texts.pretraining(study, escape)),
-        *(f"* {each}" for each in study["warnings"]),
-        "",
-    ]
-    lines += pictures
-    hardware = sorted({name for arm in study["arms"].values() for name in arm.get("hardware", [])})
-    made = f"Made on {' and '.join(hardware)}. " if hardware else ""
-    lines.append(
-        f"Brackets are 95 % intervals over test images and seeds; a star: one seed, images only, so no claim about "
-        f"the method. {made}[study.md]({link}/study.md) has the rest: all differences, "
-        "classes, boundaries, what the intervals hold."
-    )
-    return "\n".join(lines) + "\n\n"
-
-
-def arms(study: Mapping[str, Any]) -> list[str]:
-    """A table of arms for the width of a README."""
-    columns = texts.arm_columns(study)
-    places = [columns.index(name) for name in SHOWN]
-    rows = [[name, *texts.arm_cells(study, name)] for name in study["arms"]]
-    return as_table(SHOWN, [[row[place] for place in places] for row in rows])
+    head, rows = arm_table(study)
+    places = [head.index(name) for name in SHOWN]
+    pictures = {"curves_steps": "Learning curves of all runs", "differences": "Differences"}
+    within = [each for each in study["differences"] if each["same_model"]]
+    values = study_values(study) | {
+        "link": f"{home.parent.name}/{home.name}",
+        "arms": (list(SHOWN), [[row[place] for place in places] for row in rows]),
+        "sentences": [each["sentence"] for each in within if each.get("over_seeds")],
+        "pictures": {name: words for name, words in pictures.items() if (home / "figures" / f"{name}.png").is_file()},
+        "hardware": sorted({name for arm in study["arms"].values() for name in arm.get("hardware", [])}),
+    }
+    return render("study/readme.md.jinja", values)

@@ -60,7 +60,7 @@ def pair(difference: Mapping[str, Any]) -> str:
 def score(interval: Mapping[str, Any] | None) -> str:
     """`0.581 [0.560, 0.601]`, with a star where it is of images only."""
     if interval is None or interval["low"] is None:
-        return number(interval and interval["value"])
+        return number(None if interval is None else interval["value"])
     star = "" if interval.get("over_seeds", True) else "*"
     return f"{interval['value']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]{star}"
 

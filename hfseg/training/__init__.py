@@ -1,7 +1,7 @@
 """`SegTrainer` and what belongs to it: arguments, callbacks, checkpoints, the final scores."""
 
 from hfseg.training.arguments import check_arguments, check_streaming, check_worker_memory, training_arguments
-from hfseg.training.callbacks import EpochCallback, HistoryCallback, ScheduledUnfreezing, early_stopping, read_history
+from hfseg.training.callbacks import EpochCallback, HistoryCallback, ScheduledUnfreezing, early_stopping
 from hfseg.training.checkpoints import checkpoints, damage, last_whole_checkpoint
 from hfseg.training.final_scores import FinalScores, evaluate
 from hfseg.training.trainer import SegTrainer
@@ -20,6 +20,5 @@ __all__ = [
     "early_stopping",
     "evaluate",
     "last_whole_checkpoint",
-    "read_history",
     "training_arguments",
 ]

@@ -1,11 +1,9 @@
 """SegTrainer: the stock Trainer, where its measured behaviour is right for segmentation; ours where it is not."""
 
-import json
 import logging
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,6 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import SemanticSegmenterOutput
 from transformers.optimization import GreedyLR
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from hfseg.config import EvalConfig, LossConfig
 from hfseg.data import SegCollator, normalise
@@ -24,33 +21,24 @@ from hfseg.labels import LabelSet
 from hfseg.metrics import SegMetrics, compute_from_confusion
 from hfseg.models import (
     PLAIN,
-    HfsegFCNForSemanticSegmentation,
-    HfsegSegformerForSemanticSegmentation,
     inference_copy,
-    reload,
     segmentation_loss,
 )
 from hfseg.training.arguments import check_schedule, refused
-from hfseg.training.callbacks import EpochCallback, TrainingStateCallback, best_metric_is_undefined, best_metric_key
-from hfseg.training.checkpoints import PARTIAL, commit, make_partial, written_or_nothing
+from hfseg.training.callbacks import EpochCallback, best_metric_is_undefined, best_metric_key
 from hfseg.training.counting import count_images
-from hfseg.training.ema import EMA_FILE, WeightAverage
 from hfseg.training.optimizer import parameter_groups
-from hfseg.training.publishing_trainer import PublishingTrainer
+from hfseg.training.resumable_trainer import DIVERGED_REMEDY, ResumableTrainer
 from hfseg.training.sync_batch_norm import synchronise_batch_norms
 
 Batch = dict[str, Any]  # tensors, and `names`
 
-DIVERGED_REMEDY = (
-    "Lower train.learning_rate, raise train.warmup_steps or lower train.max_grad_norm, and start again under another "
-    "name. The checkpoints before this step are as they were."
-)
 ONE_PASS = EvalConfig()
 
 logger = logging.getLogger(__name__)
 
 
-class SegTrainer(PublishingTrainer):
+class SegTrainer(ResumableTrainer):
     """`transformers.Trainer` for any semantic segmentation model, with exact losses and metrics.
 
     What differs from the stock Trainer, and why:
@@ -97,11 +85,11 @@ class SegTrainer(PublishingTrainer):
         self.labels = labels
         self.loss = loss
         self.evaluation = evaluation
-        self.head_lr_factor, self.layer_decay, self.ema = head_lr_factor, layer_decay, ema
+        self.head_lr_factor, self.layer_decay = head_lr_factor, layer_decay
         parts = {"compute_metrics": SegMetrics(labels), "data_collator": SegCollator(labels)}
         trainer_arguments |= {name: part for name, part in parts.items() if trainer_arguments.get(name) is None}
         # With a `compute_loss_func`, Trainer leaves labels out of the model's call and our sum / count unscaled.
-        super().__init__(compute_loss_func=self._step_loss, **trainer_arguments)
+        super().__init__(labels.num_labels, ema, compute_loss_func=self._step_loss, **trainer_arguments)
         self._check_classes()
         if self.args.n_gpu > 1:
             raise UserError(
@@ -111,15 +99,8 @@ class SegTrainer(PublishingTrainer):
         if self.args.world_size > 1 and self.args.device.type == "cuda":
             synchronise_batch_norms(self.model)
         self.add_callback(EpochCallback())
-        self.add_callback(TrainingStateCallback(self))
-        self._average: WeightAverage | None = None  # while training
-        self._resumed_from: Path | None = None
-        self._writing_to: Path | None = None
-        self._began: float | None = None  # while training: when, if it had never been interrupted
         self._inference_copy: nn.Module | None = None
         self.scored_names: list[str] = []  # of the images that this process has scored in the last evaluation
-        self._train_confusion = torch.zeros(labels.num_labels, labels.num_labels, dtype=torch.int64)
-        self._undefined_is_said = False
 
     def _check_classes(self) -> None:
         """Raises UserError where model, collator or metrics know other classes than `labels`."""
@@ -154,16 +135,6 @@ class SegTrainer(PublishingTrainer):
         return super()._get_collator_with_removed_columns(data_collator, description)
 
     # --- training
-
-    def get_train_dataloader(self) -> Any:
-        """The stock loader, whose workers get their seeds from a generator of their own.
-
-        Stock draws them from the random state of the training, and with persistent workers only once a process: after
-        a resume, dropout would differ from the next epoch on.
-        """
-        loader = super().get_train_dataloader()
-        loader.base_dataloader.generator = torch.Generator().manual_seed(self.args.seed)  # accelerate wraps torch's
-        return loader
 
     def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> torch.Tensor:
         """Valid pixels of one optimizer step, over all its micro-batches and processes (stock counts 255 too)."""
@@ -235,11 +206,6 @@ class SegTrainer(PublishingTrainer):
             scheduler = super().create_scheduler(num_training_steps, optimizer)
             check_schedule(scheduler, num_training_steps)
         return scheduler
-
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing, where the checkpoint was the training's last: stock trains one step more."""
-        if not self.control.should_training_stop:
-            super()._run_epoch(*args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds `train_mean_iou` to the lines that carry the training loss, and `seconds` of training to all of it."""
@@ -324,124 +290,3 @@ class SegTrainer(PublishingTrainer):
         if prediction_loss_only:
             return loss_sums[:, 0].sum() / loss_sums[:, 1].sum().clamp(min=1), None, None
         return None, counts, loss_sums.new_zeros(len(loss_sums), 1)
-
-    # --- checkpoints
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if self._has_other_names_on_disk():
-            reload(self.model, Path(resume_from_checkpoint))
-        else:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-
-    def _load_best_model(self) -> None:
-        if self._has_other_names_on_disk():
-            reload(self.model, Path(self.state.best_model_checkpoint))
-        else:
-            super()._load_best_model()
-        if self._average is not None:
-            self._average.load(Path(self.state.best_model_checkpoint), self.state.best_global_step)
-
-    def _has_other_names_on_disk(self) -> bool:
-        """Whether weights may have to be translated, as `from_pretrained` does and the stock Trainer does not."""
-        own = isinstance(self.model, HfsegSegformerForSemanticSegmentation | HfsegFCNForSemanticSegmentation)
-        return not (own or self.is_fsdp_enabled or self.is_deepspeed_enabled)
-
-    def _get_output_dir(self, trial: Any) -> str:
-        return super()._get_output_dir(trial) if self._writing_to is None else str(self._writing_to)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """The stock checkpoint with our sums and averages in it, under its name only when it is complete."""
-        if not all(parameter.isfinite().all() for parameter in self.model.parameters()):
-            raise UserError(
-                f"The training has diverged: the weights after step {self.state.global_step} are not finite, and no "
-                f"checkpoint is made of them. {DIVERGED_REMEDY}"
-            )
-        run_dir, name = Path(self._get_output_dir(trial)), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        partial = run_dir / PARTIAL
-        if self.args.should_save:
-            make_partial(partial)
-        self.accelerator.wait_for_everyone()
-        self._writing_to = partial
-        try:
-            with written_or_nothing(partial):
-                super()._save_checkpoint(model, trial)
-                self._save_sums(partial / name)
-                self.accelerator.wait_for_everyone()
-                self._commit(partial, run_dir, name)
-        finally:
-            self._writing_to = None
-        self.accelerator.wait_for_everyone()
-
-    def _commit(self, partial: Path, run_dir: Path, name: str) -> None:
-        """Where the stock method saw the partial folder, it is the final one; then stock's clearing of old ones."""
-        if self.state.best_model_checkpoint == str(partial / name):
-            self.state.best_model_checkpoint = str(run_dir / name)
-        if not self.args.should_save:
-            return
-        if self._average is not None:
-            self._average.save(partial / name)
-        self.state.save_to_json(str(partial / name / "trainer_state.json"))
-        commit(partial / name, run_dir / name)
-        partial.rmdir()
-        rotate_checkpoints(str(run_dir), self.args.save_total_limit, self.state.best_model_checkpoint)
-
-    def _save_sums(self, folder: Path) -> None:
-        """What has been added up since the last log, by this process."""
-        sums = {
-            "loss": self._tr_loss.item(),
-            "loss_until_last_log": self._total_loss_scalar,
-            "last_logged_step": self._globalstep_last_logged,
-            "confusion": self._train_confusion.tolist(),
-            "seconds": time.monotonic() - self._began if self._began is not None else 0.0,
-        }
-        (folder / f"sums_{self.args.process_index}.json").write_text(json.dumps(sums), encoding="utf-8")
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        super()._load_optimizer_and_scheduler(checkpoint)
-        self._resumed_from = None if checkpoint is None else Path(checkpoint)
-
-    def begin_training(self) -> None:
-        """Called when stock has set everything to zero: restores what its checkpoint does not have."""
-        self._train_confusion.zero_()
-        self._began = time.monotonic()
-        self._average = None if self.ema is None else WeightAverage(self.model, self.ema)
-        folder, self._resumed_from = self._resumed_from, None
-        if folder is None:
-            return
-        if self._average is not None and (folder / EMA_FILE).exists():
-            self._average.load(folder, self.state.global_step)
-        sums_file = folder / f"sums_{self.args.process_index}.json"
-        if sums_file.exists():  # not with another number of processes, nor in a checkpoint of the stock Trainer
-            sums = json.loads(sums_file.read_text(encoding="utf-8"))
-            self._tr_loss.fill_(sums["loss"])
-            self._total_loss_scalar = sums["loss_until_last_log"]
-            self._globalstep_last_logged = sums["last_logged_step"]
-            self._train_confusion = torch.tensor(sums["confusion"])
-            self._began -= sums.get("seconds", 0.0)  # older checkpoints have none
-
-    def weights_changed(self) -> None:
-        """Called after every optimizer step."""
-        if self._average is not None:
-            self._average.update(self.model)
-
-    def end_training(self) -> None:
-        """Called when the best weights are loaded, if that is wanted: the model leaves with the averaged ones."""
-        self._began = None
-        if self._undefined_is_said and self.state.best_metric is None:
-            logger.warning(
-                "metric_for_best_model=%s was undefined in every evaluation: the weights are those of the last step.",
-                self.args.metric_for_best_model,
-            )
-        if self._average is not None:
-            self._average.copy_to(self.model)
-            self._average = None
-
-    def _issue_warnings_after_load(self, load_result: Any) -> None:
-        """Stock goes on with whatever fits, and trains or scores a half-initialised model."""
-        if load_result.missing_keys or load_result.unexpected_keys:
-            raise UserError(
-                "The checkpoint does not fit the model: "
-                f"{len(load_result.missing_keys)} tensors missing {load_result.missing_keys[:3]}, "
-                f"{len(load_result.unexpected_keys)} unexpected {load_result.unexpected_keys[:3]}. "
-                "It was written for another architecture or size."
-            )

@@ -7,7 +7,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 
 from hfseg import DataConfig, RunConfig, TransformsConfig, UserError
 from hfseg.config import ModelConfig
-from hfseg.config.schema import FCN_TRANSFORMS
+from hfseg.config.sections import FCN_TRANSFORMS
 from hfseg.config.train_keys import OTHER_NAMES, RESERVED_TRAIN_KEYS, train_types
 from hfseg.files import parse_yaml
 from hfseg.runs import DATA_SETS

@@ -5,7 +5,6 @@ import os
 import random
 import shutil
 import signal
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,9 +16,13 @@ from PIL import Image
 from hfseg import DataConfig, UserError, load_dataset
 from hfseg.data import cityscapes_labels
 from hfseg.data.cityscapes import CLASSES, LABEL_IDS, CityscapesReader, cityscapes_source
+from tests.builders import assert_same_as_cityscapes, cityscapes_train_ids, pack_cityscapes
 from tests.data.conftest import CITIES, SIZE, save
+from tests.extras import needs
 
-table = pytest.importorskip("cityscapesscripts.helpers.labels")
+needs("cityscapes")
+
+from cityscapesscripts.helpers import labels as table  # noqa: E402
 
 
 @pytest.fixture
@@ -27,43 +30,8 @@ def copy(cityscapes: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(cityscapes, tmp_path / "copy"))
 
 
-def pack(root: Path, folder: Path) -> Path:
-    """The two official archives of a folder."""
-    folder.mkdir()
-    for part in ("leftImg8bit", "gtFine"):
-        with zipfile.ZipFile(folder / f"{part}_trainvaltest.zip", "w", zipfile.ZIP_DEFLATED) as file:
-            for path in sorted([root / "license.txt", *(root / part).rglob("*")]):
-                file.write(path, path.relative_to(root))
-    return folder
-
-
 def load(root: Path | None) -> datasets.DatasetDict:
     return load_dataset(DataConfig(name="cityscapes", root=root))[0]
-
-
-def train_ids(path: Path) -> np.ndarray:
-    """What createTrainIdLabelImgs would make of a file of label ids, by cityscapesscripts' own table."""
-    return np.vectorize(lambda value: table.id2label[value].trainId)(np.array(Image.open(path))).astype(np.uint8)
-
-
-def assert_same_as_files(data: datasets.DatasetDict, root: Path) -> None:
-    assert {split: len(rows) for split, rows in data.items()} == {
-        "train": 21,
-        "validation": 4,
-        "test": 3,
-        "predict": 2,
-    }
-    for split, rows in data.items():
-        official = {"test": "val", "predict": "test"}.get(split, "train")
-        for row in rows:
-            stem = f"{official}/{row['name'].partition('_')[0]}/{row['name']}"
-            image = Image.open(root / "leftImg8bit" / f"{stem}_leftImg8bit.png")
-            assert np.array_equal(np.array(row["image"]), np.array(image)), (split, row["name"])
-            if split == "predict":
-                assert row["label"] is None
-            else:
-                expected = train_ids(root / "gtFine" / f"{stem}_gtFine_labelIds.png")
-                assert np.array_equal(np.array(row["label"]), expected), (split, row["name"])
 
 
 def test_every_entry_of_the_table_is_the_official_one() -> None:
@@ -73,29 +41,29 @@ def test_every_entry_of_the_table_is_the_official_one() -> None:
     labels = cityscapes_labels()
     assert labels.num_labels == 19
     assert labels.palette is not None
-    for train_id, (name, label_id, colour) in enumerate(CLASSES):
+    for train_id, (name, label_id, colour, _) in enumerate(CLASSES):
         official = table.trainId2label[train_id]
         assert (name, label_id, colour) == (official.name, official.id, official.color)
         assert (labels.names[train_id], labels.palette[train_id]) == (official.name, official.color)
 
 
 def test_labels_are_the_masks_from_folders_and_from_archives(cityscapes: Path, tmp_path: Path) -> None:
-    assert_same_as_files(load(cityscapes), cityscapes)
-    assert_same_as_files(load(pack(cityscapes, tmp_path / "zips")), cityscapes)
+    assert_same_as_cityscapes(load(cityscapes), cityscapes)
+    assert_same_as_cityscapes(load(pack_cityscapes(cityscapes, tmp_path / "zips")), cityscapes)
 
 
 def test_only_what_is_needed_is_unpacked(cityscapes: Path, tmp_path: Path) -> None:
-    source = cityscapes_source(pack(cityscapes, tmp_path / "zips"), tmp_path / "cache")
+    source = cityscapes_source(pack_cityscapes(cityscapes, tmp_path / "zips"), tmp_path / "cache")
     files = {path for pairs in source.splits.values() for pair in pairs for path in (pair.image, pair.mask) if path}
     assert {path for path in source.root.rglob("*") if path.is_file()} == files
 
 
 def test_ready_train_ids_do_as_well(copy: Path, cityscapes: Path) -> None:
     for path in sorted((copy / "gtFine").glob("*/*/*_labelIds.png")):
-        save(path.with_name(path.name.replace("labelIds", "labelTrainIds")), train_ids(path))
+        save(path.with_name(path.name.replace("labelIds", "labelTrainIds")), cityscapes_train_ids(path))
         if "bochum" not in path.name and "frankfurt" not in path.name:  # where both are there, they say the same
             path.unlink()
-    assert_same_as_files(load(copy), cityscapes)
+    assert_same_as_cityscapes(load(copy), cityscapes)
 
 
 def test_splits(cityscapes: Path, tmp_path: Path) -> None:
@@ -118,7 +86,7 @@ def test_drawn_streets_load_like_the_real_ones(tmp_path: Path) -> None:
     assert {row["image"].size for rows in data.values() for row in rows} == {(64, 32)}
     for row in data["test"]:
         mask = first(tmp_path, f"synthetic_cityscapes/*/gtFine/val/*/{row['name']}_gtFine_labelIds.png")
-        assert np.array_equal(np.array(row["label"]), train_ids(mask))
+        assert np.array_equal(np.array(row["label"]), cityscapes_train_ids(mask))
 
 
 def test_without_test_images_there_is_nothing_to_predict(copy: Path) -> None:
@@ -129,7 +97,7 @@ def test_without_test_images_there_is_nothing_to_predict(copy: Path) -> None:
 def test_strays_of_a_mac_are_left_out(copy: Path) -> None:
     (copy / "leftImg8bit" / "train" / "aachen" / "._aachen_000000_000019_leftImg8bit.png").write_bytes(b"\0\5\26\7")
     (copy / "gtFine" / "val" / "lindau" / "._lindau_000000_000019_gtFine_labelIds.png").write_bytes(b"\0\5\26\7")
-    assert_same_as_files(load(copy), copy)
+    assert_same_as_cityscapes(load(copy), copy)
 
 
 def test_wider_numbers_and_what_stands_for_minus_one(tmp_path: Path) -> None:
@@ -193,7 +161,7 @@ def damage_wide_unknown_id(root: Path) -> str:
     return f"{path} holds [26001]"
 
 
-def damage_label_ids_as_train_ids(root: Path) -> str:
+def damage_label_ids_as_cityscapes_train_ids(root: Path) -> str:
     path = first(root, "gtFine/train/*/*_labelIds.png")
     path.rename(path.with_name(path.name.replace("labelIds", "labelTrainIds")))
     return "one channel of train ids (0..18)"
@@ -244,13 +212,13 @@ def test_damage_is_named_and_repair_is_noticed(copy: Path, cityscapes: Path, dam
     assert str(copy) in str(error.value)
     shutil.rmtree(copy)
     shutil.copytree(cityscapes, copy)
-    assert_same_as_files(load(copy), copy)
+    assert_same_as_cityscapes(load(copy), copy)
 
 
 def test_a_changed_added_or_removed_mask_is_noticed(copy: Path) -> None:
     load(copy)
     save(first(copy, "gtFine/val/*/*_labelIds.png"), np.full(SIZE[::-1], 33, np.uint8))
-    assert_same_as_files(load(copy), copy)
+    assert_same_as_cityscapes(load(copy), copy)
     shutil.rmtree(copy / "leftImg8bit" / "train" / "bochum")
     shutil.rmtree(copy / "gtFine" / "train" / "bochum")
     assert len(load(copy)["train"]) == 19
@@ -259,14 +227,14 @@ def test_a_changed_added_or_removed_mask_is_noticed(copy: Path) -> None:
 def test_what_is_missing_is_said(cityscapes: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere is not a folder.*leftImg8bit_trainvaltest\.zip \(11 GB\)"):
         load(tmp_path / "nowhere")
-    archives = pack(cityscapes, tmp_path / "zips")
+    archives = pack_cityscapes(cityscapes, tmp_path / "zips")
     (archives / "gtFine_trainvaltest.zip").unlink()
     with pytest.raises(UserError, match=r"missing: gtFine_trainvaltest\.zip.*cityscapes-dataset\.com/downloads/"):
         load(archives)
 
 
 def test_a_damaged_archive_leaves_nothing_behind(cityscapes: Path, tmp_path: Path) -> None:
-    archives, cache = pack(cityscapes, tmp_path / "zips"), tmp_path / "cache"
+    archives, cache = pack_cityscapes(cityscapes, tmp_path / "zips"), tmp_path / "cache"
     path = archives / "gtFine_trainvaltest.zip"
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
@@ -274,7 +242,7 @@ def test_a_damaged_archive_leaves_nothing_behind(cityscapes: Path, tmp_path: Pat
         cityscapes_source(archives, cache)
     assert not [path for path in (cache / "cityscapes").iterdir() if path.is_dir()]
     path.write_bytes(whole)
-    assert_same_as_files(cityscapes_source(archives, cache).load(cache), cityscapes)
+    assert_same_as_cityscapes(cityscapes_source(archives, cache).load(cache), cityscapes)
 
 
 def prepare(archives: Path, cache: Path) -> None:
@@ -297,7 +265,7 @@ def progress(cache: Path) -> int:
 def test_killed_at_any_moment_and_run_again(
     cityscapes: Path, tmp_path: Path, children: multiprocessing.context.ForkServerContext
 ) -> None:
-    archives, rng, killed = pack(cityscapes, tmp_path / "zips"), random.Random(0), 0
+    archives, rng, killed = pack_cityscapes(cityscapes, tmp_path / "zips"), random.Random(0), 0
     prepare(archives, tmp_path / "whole")
     total = progress(tmp_path / "whole")
     for attempt in range(6):
@@ -309,17 +277,17 @@ def test_killed_at_any_moment_and_run_again(
         child.kill()
         child.join()
         killed += child.exitcode == -signal.SIGKILL
-        assert_same_as_files(cityscapes_source(archives, cache).load(cache), cityscapes)
+        assert_same_as_cityscapes(cityscapes_source(archives, cache).load(cache), cityscapes)
         assert not list(cache.glob("cityscapes/*.partial"))
     assert killed >= 2
 
 
 def test_two_at_once(cityscapes: Path, tmp_path: Path, children: multiprocessing.context.ForkServerContext) -> None:
-    archives, cache = pack(cityscapes, tmp_path / "zips"), tmp_path / "cache"
+    archives, cache = pack_cityscapes(cityscapes, tmp_path / "zips"), tmp_path / "cache"
     processes = [children.Process(target=prepare, args=(archives, cache)) for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0, 0]
-    assert_same_as_files(cityscapes_source(archives, cache).load(cache), cityscapes)
+    assert_same_as_cityscapes(cityscapes_source(archives, cache).load(cache), cityscapes)

@@ -21,9 +21,10 @@ import pytest
 from hfseg import UserError
 from hfseg.data.cityscapes import cityscapes_source
 from hfseg.data.cityscapes_download import PACKAGES, download
-from tests.data.test_cityscapes import assert_same_as_files, pack
+from tests.builders import assert_same_as_cityscapes, pack_cityscapes
+from tests.extras import needs
 
-pytest.importorskip("cityscapesscripts.download.downloader")
+needs("cityscapes")
 
 LOGIN = {"username": "me", "password": "secret"}
 
@@ -125,7 +126,7 @@ def credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def site(
     cityscapes: Path, tmp_path: Path, certificate: Path, credentials: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Server]:
-    with Server(pack(cityscapes, tmp_path / "served"), certificate) as server:
+    with Server(pack_cityscapes(cityscapes, tmp_path / "served"), certificate) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{server.server_port}")
         monkeypatch.delenv("https_proxy", raising=False)
@@ -139,11 +140,11 @@ IMAGES, MASKS = PACKAGES
 
 def test_download_and_only_once(site: Server, cityscapes: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    assert_same_as_files(cityscapes_source(None, cache).load(cache), cityscapes)
+    assert_same_as_cityscapes(cityscapes_source(None, cache).load(cache), cityscapes)
     assert site.asked == [(IMAGES, 0), (MASKS, 0)]
     cityscapes_source(None, cache)
     shutil.rmtree(cache / "cityscapes" / "official")  # as if killed between the download and the unpacking
-    assert_same_as_files(cityscapes_source(None, cache).load(cache), cityscapes)
+    assert_same_as_cityscapes(cityscapes_source(None, cache).load(cache), cityscapes)
     assert len(site.asked) == 2
 
 

@@ -11,8 +11,11 @@ from PIL import Image
 from hfseg import UserError
 from hfseg.data.cityscapes import CityscapesReader
 from hfseg.data.cityscapes_submission import export_submission
+from tests.extras import needs
 
-evaluation = pytest.importorskip("cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling")
+needs("cityscapes")
+
+from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as evaluation  # noqa: E402
 
 NAMES = ["frankfurt_000000_000294", "frankfurt_000000_000295", "bad-honnef_000123_000019"]
 

@@ -16,8 +16,8 @@ from PIL import Image
 
 from hfseg import DataConfig, UserError, load_dataset
 from hfseg.data import find_source
+from tests.builders import FOLDER_CLASSES, draw_ids, make_folder, save_8_bit
 
-NAMES = ["background", "cat", "dog", "bird"]
 COLOURS = [(0, 0, 0), (64, 0, 0), (64, 0, 128), (128, 128, 0)]
 
 
@@ -33,49 +33,6 @@ def complaint(root: Path, **options: object) -> str:
     with pytest.raises(UserError) as error:
         load(root, **options)
     return str(error.value)
-
-
-def draw(seed: int, num_classes: int = 4, void: int | None = 255) -> NDArray[np.uint16]:
-    """Ids with every class and some void, in an odd size."""
-    rng = np.random.default_rng(seed)
-    ids = rng.integers(0, num_classes, (15 + seed % 3, 21)).astype(np.uint16)
-    ids.flat[:num_classes] = np.arange(num_classes)
-    if void is not None:
-        ids[-2:, 3:9] = void
-    return ids
-
-
-def write_image(path: Path, shape: tuple[int, ...], seed: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (*shape[:2], 3), np.uint8)
-    Image.fromarray(pixels).save(path)
-
-
-def save_8_bit(path: Path, ids: NDArray[np.uint16]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(ids.astype(np.uint8)).save(path)
-
-
-def make(
-    root: Path,
-    save: Callable[[Path, NDArray[np.uint16]], None] = save_8_bit,
-    counts: dict[str, int] | None = None,
-    suffix: str = ".png",
-    **drawing: int | None,
-) -> dict[str, NDArray[np.uint16]]:
-    """Writes a data set; returns the ids of every sample by its name."""
-    truth = {}
-    for split, count in ({"train": 4, "val": 2} if counts is None else counts).items():
-        for index in range(count):
-            name = f"{split}/{index:02d}".lstrip("/")
-            ids = draw(len(truth), **drawing)  # type: ignore[arg-type]
-            write_image(root / "images" / f"{name}.jpg", ids.shape, index)
-            path = root / "masks" / f"{name}{suffix}"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save(path, ids)
-            truth[name] = ids
-    (root / "classes.txt").write_text("\n".join(NAMES) + "\n")
-    return truth
 
 
 def assert_same(data: datasets.DatasetDict, truth: dict[str, NDArray[np.uint16]]) -> None:
@@ -155,14 +112,14 @@ def save_few_bits(depth: int) -> Callable[[Path, NDArray[np.uint16]], None]:
     ],
 )
 def test_ids_pixel_by_pixel(tmp_path: Path, save: Callable, suffix: str, void: int | None) -> None:
-    truth = make(tmp_path, save, suffix=suffix, void=void)
+    truth = make_folder(tmp_path, save, suffix=suffix, void=void)
     data, labels = load_dataset(config(tmp_path))
-    assert (list(labels.names), labels.ignore_index) == (NAMES, 255)
+    assert (list(labels.names), labels.ignore_index) == (FOLDER_CLASSES, 255)
     assert_same(data, truth)
 
 
 def test_more_than_255_classes_need_16_bits(tmp_path: Path) -> None:
-    truth = make(tmp_path, save_16_bit, num_classes=300, void=65535)
+    truth = make_folder(tmp_path, save_16_bit, num_classes=300, void=65535)
     (tmp_path / "classes.txt").write_text("".join(f"class {k}\n" for k in range(300)))
     data, labels = load_dataset(config(tmp_path))
     assert (labels.num_labels, labels.ignore_index) == (300, 65535)
@@ -188,8 +145,8 @@ def test_colours(tmp_path: Path, alpha: bool) -> None:
         image = Image.fromarray(pixels)
         (image.convert("RGBA") if alpha else image).save(path)
 
-    truth = make(tmp_path, save_rgb)
-    write_colour_table(tmp_path, COLOURS, NAMES)
+    truth = make_folder(tmp_path, save_rgb)
+    write_colour_table(tmp_path, COLOURS, FOLDER_CLASSES)
     data, labels = load_dataset(config(tmp_path))
     assert tuple(labels.palette or ()) == tuple(COLOURS)
     assert_same(data, truth)
@@ -202,11 +159,11 @@ def test_binary_masks(tmp_path: Path) -> None:
     def save_black_and_white(path: Path, ids: NDArray[np.uint16]) -> None:
         Image.fromarray((ids * 255).astype(np.uint8)).save(path)
 
-    truth = make(tmp_path, save_bits, num_classes=2, void=None)
+    truth = make_folder(tmp_path, save_bits, num_classes=2, void=None)
     assert Image.open(tmp_path / "masks/train/00.png").mode == "1"
     (tmp_path / "classes.txt").write_text("out\nin\n")
     assert_same(load(tmp_path), truth)
-    make(tmp_path, save_black_and_white, num_classes=2, void=None)
+    make_folder(tmp_path, save_black_and_white, num_classes=2, void=None)
     (tmp_path / "classes.txt").write_text("out\nin\n")
     assert "has 255 but no 1" in complaint(tmp_path)
     write_colour_table(tmp_path, [(0, 0, 0), (255, 255, 255)], ["out", "in"], void=False)  # the first remedy
@@ -225,7 +182,7 @@ def test_binary_masks(tmp_path: Path) -> None:
 
 
 def test_reduced_labels(tmp_path: Path) -> None:
-    truth = make(tmp_path, num_classes=5)
+    truth = make_folder(tmp_path, num_classes=5)
     said = complaint(tmp_path)
     assert "values [4]" in said
     assert "set data.reduce_labels=true" in said
@@ -241,7 +198,7 @@ def names(data: datasets.DatasetDict) -> dict[str, list[str]]:
 
 
 def test_val_is_the_test_and_a_part_of_train_is_held_out(tmp_path: Path) -> None:
-    make(tmp_path, counts={"training": 20, "Validation": 3})
+    make_folder(tmp_path, counts={"training": 20, "Validation": 3})
     found = names(load(tmp_path))
     assert found["test"] == ["Validation/00", "Validation/01", "Validation/02"]
     assert len(found["validation"]) == 2
@@ -249,14 +206,14 @@ def test_val_is_the_test_and_a_part_of_train_is_held_out(tmp_path: Path) -> None
 
 
 def test_three_splits_stay_as_they_are(tmp_path: Path) -> None:
-    make(tmp_path, counts={"train": 3, "val": 2, "test": 4})
+    make_folder(tmp_path, counts={"train": 3, "val": 2, "test": 4})
     assert {split: len(rows) for split, rows in names(load(tmp_path)).items()} == {
         "train": 3, "validation": 2, "test": 4,
     }  # fmt: skip
 
 
 def test_a_test_without_masks_is_to_predict(tmp_path: Path) -> None:
-    make(tmp_path, counts={"train": 4, "val": 2, "test": 3})
+    make_folder(tmp_path, counts={"train": 4, "val": 2, "test": 3})
     shutil.rmtree(tmp_path / "masks" / "test")
     data = load(tmp_path)
     assert names(data)["predict"] == ["test/00", "test/01", "test/02"]
@@ -265,7 +222,7 @@ def test_a_test_without_masks_is_to_predict(tmp_path: Path) -> None:
 
 
 def test_without_split_folders_two_tenths_are_held_out(tmp_path: Path) -> None:
-    truth = make(tmp_path, counts={"": 30})
+    truth = make_folder(tmp_path, counts={"": 30})
     data = load(tmp_path)
     assert {split: len(rows) for split, rows in data.items()} == {"train": 24, "validation": 3, "test": 3}
     assert_same(data, truth)
@@ -274,14 +231,14 @@ def test_without_split_folders_two_tenths_are_held_out(tmp_path: Path) -> None:
 
 
 def test_folders_within_and_another_name_for_masks(tmp_path: Path) -> None:
-    truth = make(tmp_path, counts={"train/rome": 3, "train/oslo": 3, "val/rome": 2})
+    truth = make_folder(tmp_path, counts={"train/rome": 3, "train/oslo": 3, "val/rome": 2})
     (tmp_path / "masks").rename(tmp_path / "annotations")
     assert_same(load(tmp_path), truth)
 
 
 @pytest.mark.parametrize("beside", [False, True])
 def test_mask_suffix(tmp_path: Path, beside: bool) -> None:
-    truth = make(tmp_path, suffix="_mask.png")
+    truth = make_folder(tmp_path, suffix="_mask.png")
     save_8_bit(tmp_path / "masks" / "train" / "00_preview.png", truth["train/00"])
     if beside:
         (tmp_path / "masks" / "train" / "00_preview.png").unlink()
@@ -291,7 +248,7 @@ def test_mask_suffix(tmp_path: Path, beside: bool) -> None:
 
 
 def test_what_else_lies_about(tmp_path: Path) -> None:
-    truth = make(tmp_path)
+    truth = make_folder(tmp_path)
     for folder in ("images", "masks"):
         (tmp_path / folder / "train" / "._00.png").write_bytes(b"\0\5\26\7")
         (tmp_path / folder / "train" / ".hidden.jpg").write_text("x")
@@ -303,9 +260,9 @@ def test_what_else_lies_about(tmp_path: Path) -> None:
     (tmp_path / "images" / "train" / "00.jpg").rename(tmp_path / "images" / "train" / "00.JPEG")
     assert_same(load(tmp_path), truth)
     extra = tmp_path / "masks" / "val" / "unused.png"
-    save_8_bit(extra, draw(0))
+    save_8_bit(extra, draw_ids(0))
     assert_same(load(tmp_path), truth)
-    assert find_source(config(tmp_path), tmp_path).strays == [extra]
+    assert find_source(config(tmp_path), tmp_path).unpaired == [extra]
 
 
 # --- class files
@@ -327,7 +284,7 @@ def test_what_else_lies_about(tmp_path: Path) -> None:
     ],
 )
 def test_class_files(tmp_path: Path, name: str, text: str) -> None:
-    make(tmp_path, num_classes=3)
+    make_folder(tmp_path, num_classes=3)
     (tmp_path / "classes.txt").unlink()
     (tmp_path / name).write_text(text, encoding="utf-8-sig")
     assert list(load_dataset(config(tmp_path))[1].names) == ["sky", "tree house", "3 wheeler"]
@@ -355,7 +312,7 @@ def test_class_files(tmp_path: Path, name: str, text: str) -> None:
     ],
 )
 def test_bad_class_files(tmp_path: Path, name: str, text: str, said: str) -> None:
-    make(tmp_path)
+    make_folder(tmp_path)
     (tmp_path / "classes.txt").unlink()
     (tmp_path / name).write_text(text)
     message = complaint(tmp_path)
@@ -364,14 +321,14 @@ def test_bad_class_files(tmp_path: Path, name: str, text: str, said: str) -> Non
 
 
 def test_chosen_class_file(tmp_path: Path) -> None:
-    make(tmp_path)
+    make_folder(tmp_path)
     other = tmp_path / "elsewhere" / "names.json"
     other.parent.mkdir()
     other.write_text(json.dumps(["a", "b", "c", "d"]))
     (tmp_path / "classes.json").write_text("[]")
     assert "classes.json names no class" in complaint(tmp_path)
     assert "set data.classes to it" in complaint(tmp_path)
-    assert load_dataset(config(tmp_path, classes="classes.txt"))[1].names == tuple(NAMES)
+    assert load_dataset(config(tmp_path, classes="classes.txt"))[1].names == tuple(FOLDER_CLASSES)
     assert load_dataset(config(tmp_path, classes=other))[1].names == ("a", "b", "c", "d")
     assert "no class file nowhere.txt" in complaint(tmp_path, classes="nowhere.txt")
     assert load_dataset(config(tmp_path, classes=("a", "b", "c", "d")))[1].names == ("a", "b", "c", "d")
@@ -415,7 +372,7 @@ def damage_no_class_file(root: Path, mask: Path) -> str:
 
 def damage_missing_mask(root: Path, mask: Path) -> str:
     mask.unlink()
-    assert find_source(config(root), root).strays == [root / "images/train/00.jpg"]
+    assert find_source(config(root), root).unpaired == [root / "images/train/00.jpg"]
     return f"1 of 6 images have no mask of the same name, such as {root}/images/train/00.jpg"
 
 
@@ -500,7 +457,7 @@ DAMAGES = [value for name, value in sorted(globals().items()) if name.startswith
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 def test_damage_is_named_and_repair_is_noticed(tmp_path: Path, damage: Callable[[Path, Path], str]) -> None:
     root, healthy = (tmp_path / "data").resolve(), tmp_path / "healthy"
-    truth = make(root)
+    truth = make_folder(root)
     shutil.copytree(root, healthy)
     assert_same(load(root), truth)  # a cache of the healthy folder exists, and must not be used
     said = damage(root, root / "masks" / "train" / "00.png")
@@ -516,8 +473,8 @@ def test_unknown_colour_is_named_with_the_nearest(tmp_path: Path) -> None:
     def save_rgb(path: Path, ids: NDArray[np.uint16]) -> None:
         Image.fromarray(np.array(COLOURS, np.uint8)[ids]).save(path)
 
-    make(tmp_path, save_rgb, void=None)
-    write_colour_table(tmp_path, COLOURS, NAMES)
+    make_folder(tmp_path, save_rgb, void=None)
+    write_colour_table(tmp_path, COLOURS, FOLDER_CLASSES)
     mask = tmp_path / "masks" / "train" / "02.png"
 
     def change(values: NDArray[np.uint8]) -> None:
@@ -532,7 +489,7 @@ def test_unknown_colour_is_named_with_the_nearest(tmp_path: Path) -> None:
 
 
 def test_a_changed_mask_or_class_file_is_read_again(tmp_path: Path) -> None:
-    truth = make(tmp_path)
+    truth = make_folder(tmp_path)
     assert_same(load(tmp_path), truth)
     path = tmp_path / "masks" / "val" / "01.png"
     before = path.stat()
@@ -542,10 +499,10 @@ def test_a_changed_mask_or_class_file_is_read_again(tmp_path: Path) -> None:
     path.write_bytes(buffer.getvalue())
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1000))
     assert_same(load(tmp_path), truth)
-    (tmp_path / "classes.txt").write_text("\n".join(NAMES[:3]) + "\n")
+    (tmp_path / "classes.txt").write_text("\n".join(FOLDER_CLASSES[:3]) + "\n")
     assert "has 3 classes" in complaint(tmp_path)
-    (tmp_path / "classes.txt").write_text("\n".join([*NAMES[:3], "plane"]) + "\n")
-    assert load_dataset(config(tmp_path))[1].names == (*NAMES[:3], "plane")
+    (tmp_path / "classes.txt").write_text("\n".join([*FOLDER_CLASSES[:3], "plane"]) + "\n")
+    assert load_dataset(config(tmp_path))[1].names == (*FOLDER_CLASSES[:3], "plane")
 
 
 def test_keys_of_other_data_sets_are_refused(tmp_path: Path) -> None:
@@ -565,7 +522,7 @@ def test_camvid_if_present() -> None:
     assert {split: len(pairs) for split, pairs in source.splits.items()} == {
         "train": 330, "validation": 37, "test": 101,
     }  # fmt: skip
-    assert not source.strays
+    assert not source.unpaired
     for pair in source.splits["test"][::10]:
         assert pair.mask is not None
         np.testing.assert_array_equal(source.read_ids(pair.mask), np.array(Image.open(pair.mask)))
@@ -604,7 +561,7 @@ def test_deep_images_are_refused(tmp_path: Path) -> None:
 
 
 def test_folders_that_seem_to_be_splits_are_not_taken_together(tmp_path: Path) -> None:
-    make(tmp_path, counts={"train2017": 4, "val2017": 4})
+    make_folder(tmp_path, counts={"train2017": 4, "val2017": 4})
     message = complaint(tmp_path)
     assert "'train2017' and 'val2017' seem to be of several splits" in message
     assert "Rename them" in message
@@ -615,5 +572,5 @@ def test_folders_that_seem_to_be_splits_are_not_taken_together(tmp_path: Path) -
 
 
 def test_folders_of_one_word_are_one_set(tmp_path: Path) -> None:
-    truth = make(tmp_path, counts={"test_track": 6, "old town": 6})
+    truth = make_folder(tmp_path, counts={"test_track": 6, "old town": 6})
     assert_same(load(tmp_path), truth)

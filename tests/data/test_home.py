@@ -17,7 +17,7 @@ from PIL import Image
 
 from hfseg import DataConfig, TrainSet, TransformsConfig, UserError, load_dataset
 from hfseg.data import TrainTransform
-from hfseg.data.home import Home
+from hfseg.data.allowed_files import AllowedFiles
 from hfseg.doctor import check_data
 
 SIZE = (12, 10)
@@ -200,10 +200,10 @@ def test_places_of_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (blobs / "1234").write_bytes(IMAGE)
     (snapshot / "a.png").symlink_to(blobs / "1234")
     (tmp_path / "datasets--me--other" / "b.png").write_bytes(IMAGE)
-    home = Home.of_repo("me/data")
-    assert home.find(str(snapshot / "a.png"), "x") == str(blobs / "1234")
+    files = AllowedFiles.of_repo("me/data")
+    assert files.find(str(snapshot / "a.png"), "x") == str(blobs / "1234")
     for good in ("hf://datasets/me/data@abc/train/a.png", "zip://a/b.png::hf://datasets/me/data@abc/train.zip"):
-        assert home.find(good, "x") == good
+        assert files.find(good, "x") == good
     for bad in (
         str(tmp_path / "datasets--me--other" / "b.png"),
         "hf://datasets/me/other@abc/a.png",
@@ -213,7 +213,7 @@ def test_places_of_a_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "zip://a.png::http://127.0.0.1/x.zip",
     ):
         with pytest.raises(UserError, match="which is not a file of the data set"):
-            home.find(bad, "x")
+            files.find(bad, "x")
 
 
 def test_rows_that_the_user_has_made_are_the_users(tmp_path: Path) -> None:

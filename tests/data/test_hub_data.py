@@ -17,9 +17,10 @@ from transformers import SegformerImageProcessor
 
 from hfseg import DataConfig, RunConfig, TransformsConfig, UserError, load_dataset, run
 from hfseg.data import TrainTransform
-from hfseg.data.splits import find_splits, tell_unread
-from hfseg.data.streaming import StreamingEvalSet, StreamingTrainSet
+from hfseg.data.samples import StreamingEvalSet, StreamingTrainSet
+from hfseg.data.splits import find_splits, warn_unread
 from hfseg.doctor import check_data
+from tests.builders import make_folder
 from tests.hub.server import HubServer
 from tests.hub.storage import Repo
 
@@ -165,7 +166,7 @@ def test_files_that_seem_to_be_several_splits_are_not_taken_for_one(tmp_path: Pa
 def test_development_is_validation_only_where_there_is_none(caplog: pytest.LogCaptureFixture) -> None:
     found = find_splits(["train", "val", "dev"], "x")
     assert found == {"train": "train", "validation": "val"}
-    tell_unread(["train", "val", "dev"], found, "x")
+    warn_unread(["train", "val", "dev"], found, "x")
     assert "x: not read are its splits 'dev'" in caplog.text
     with pytest.raises(UserError, match="x holds dev and eval, which both mean the validation split"):
         find_splits(["train", "dev", "eval"], "x")
@@ -224,8 +225,6 @@ def test_saved_to_disk(tmp_path: Path) -> None:
 
 def test_round_trip_of_what_load_dataset_gives(tmp_path: Path) -> None:
     """As the Hub does it: parquet with the features in its metadata and the images' bytes inside."""
-    from tests.data.test_folder import make as make_folder
-
     truth = make_folder(tmp_path / "folder")
     data, _ = load_dataset(DataConfig(name="folder", root=tmp_path / "folder"))
     (tmp_path / "hub").mkdir()

@@ -22,8 +22,8 @@ from hfseg.data import (
     open_image,
     orientation_of,
 )
-from hfseg.data.decoding import EncodedRow
-from hfseg.data.suffixes import FORMATS, SUFFIXES
+from hfseg.data.images import FORMATS, SUFFIXES
+from hfseg.data.rows import EncodedRow
 from hfseg.doctor.inspection import Sample, inspect
 from hfseg.inference.predict import read_image
 from hfseg.labels import LabelSet

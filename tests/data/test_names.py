@@ -11,7 +11,7 @@ from PIL import Image
 
 from hfseg import DataConfig, UserError, load_dataset
 from hfseg.data import find_source
-from hfseg.data.names import find_mask_suffix
+from hfseg.data.pairing import find_mask_suffix
 from hfseg.doctor import check_data
 
 IDS = np.eye(2, dtype=np.uint8)[:, [0, 1, 1]].repeat(20, axis=0).repeat(20, axis=1)
@@ -134,7 +134,7 @@ def test_nothing_is_left_out_silently(tmp_path: Path) -> None:
         "masks/val/deep/notes.txt": "unread",
         **{f"masks/test/x{index}.png": "stray" for index in range(3)},
     }
-    assert set(find_source(config(root), root).unread) == {
+    assert set(find_source(config(root), root).other_files) == {
         root / "images/train/more.svg", root / "masks/val/deep/notes.txt",
     }  # fmt: skip
 

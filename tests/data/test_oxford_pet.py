@@ -17,7 +17,7 @@ from PIL import Image
 from hfseg import DataConfig, UserError, load_dataset
 from hfseg.data import Pair, oxford_pet
 from hfseg.data.oxford_pet import breed, prepare_root, read_list
-from hfseg.data.source import hold_out
+from hfseg.data.splits import hold_out
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from hfseg import (
     UserError,
     load_dataset,
 )
-from hfseg.data.decoding import decode_image
+from hfseg.data.images import decode_image
 
 
 def sample(label: torch.Tensor) -> dict:

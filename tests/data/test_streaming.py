@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from transformers import SegformerImageProcessor
 
 from hfseg import EvalSet, TrainSet, TrainTransform, TransformsConfig, UserError
-from hfseg.data.streaming import StreamingEvalSet, StreamingTrainSet
+from hfseg.data.samples import StreamingEvalSet, StreamingTrainSet
 
 COLUMNS = datasets.Features(image=datasets.Image(), label=datasets.Image(), name=datasets.Value("string"))
 PROCESSOR = SegformerImageProcessor(size={"height": 32, "width": 32})

@@ -23,7 +23,7 @@ from hfseg import (
     load_dataset,
 )
 from hfseg.config import TransformsConfig
-from hfseg.config.schema import FCN_TRANSFORMS
+from hfseg.config.sections import FCN_TRANSFORMS
 from hfseg.data import normalise
 from hfseg.data.transforms import YIQ, crop_image, distort, draw_colours
 

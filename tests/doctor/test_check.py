@@ -301,14 +301,14 @@ def plant_empty_class(source: Source) -> Said:
 
 def plant_strays(source: Source) -> Said:
     stray = source.root / "masks" / "alone.png"
-    object.__setattr__(source, "strays", [stray])
+    object.__setattr__(source, "unpaired", [stray])
     return "warning", "stray", stray, "mask without an image", "missing half"
 
 
 def plant_image_without_mask(source: Source) -> Said:
     pair = replace(source.splits["train"][2], mask=None)
     source.splits["train"][2] = pair
-    object.__setattr__(source, "strays", [pair.image])  # said once
+    object.__setattr__(source, "unpaired", [pair.image])  # said once
     return "error", "image-without-mask", pair.image, "no mask, in the train split", "Add its mask"
 
 

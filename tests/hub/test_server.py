@@ -11,8 +11,8 @@ from huggingface_hub import CommitOperationAdd, HfApi, RepoCard, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from transformers import AutoModelForSemanticSegmentation, SegformerConfig, SegformerForSemanticSegmentation
 
+from tests.builders import NEWER_CLIENT
 from tests.hub.server import HubServer
-from tests.published import NEWER_CLIENT
 
 REPO = "tester/model"
 only_lfs = pytest.mark.parametrize("hub", ["lfs"], indirect=True)  # what does not differ, or is no HTTP in Xet

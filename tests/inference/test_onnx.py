@@ -16,12 +16,14 @@ from torch import nn
 from transformers import PreTrainedModel, SegformerImageProcessor
 
 from hfseg import UserError
+from tests.builders import make_fcn, make_segformer
 from tests.conftest import REPOSITORY
-from tests.models.test_contract import make_fcn, make_segformer
+from tests.extras import needs
 
-onnx = pytest.importorskip("onnx", reason="needs hfseg[onnx]")
-onnxruntime = pytest.importorskip("onnxruntime", reason="needs hfseg[onnx]")
-pytest.importorskip("onnxscript", reason="needs hfseg[onnx]")
+needs("onnx")
+
+import onnx  # noqa: E402
+import onnxruntime  # noqa: E402
 
 from hfseg.inference import ParityError, export_onnx  # noqa: E402
 from hfseg.inference import onnx as export  # noqa: E402

@@ -30,8 +30,8 @@ from transformers import (
 import hfseg
 from hfseg import EvalConfig, SegmentationPipeline, UserError
 from hfseg.inference import predict
+from tests.builders import make_fcn, make_segformer, model_kind
 from tests.hub.server import HubServer
-from tests.models.test_contract import kind, make_fcn, make_segformer
 
 PROCESSOR = SegformerImageProcessor(size={"height": 64, "width": 64})
 NAMES = {0: "pet", 1: "background", 2: "boundary"}
@@ -47,7 +47,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             nn.init.normal_(module.weight, std=2.0)
     model.config.id2label, model.config.label2id = NAMES, {name: index for index, name in NAMES.items()}
     model.config.hfseg = {"temperature": 2.0}
-    path = tmp_path_factory.mktemp(kind(model)) / "model"
+    path = tmp_path_factory.mktemp(model_kind(model)) / "model"
     model.save_pretrained(path)
     PROCESSOR.save_pretrained(path)
     return path
@@ -259,7 +259,7 @@ def test_a_temperature_that_is_none_is_named(temperature: object) -> None:
     with pytest.raises(UserError, match="not a positive number"):
         SegmentationPipeline(model, PROCESSOR)
     model.config.hfseg = {"temperature": None}
-    assert SegmentationPipeline(model, PROCESSOR).temperature == 1.0
+    assert SegmentationPipeline(model, PROCESSOR).predictor.temperature == 1.0
 
 
 WITHOUT_HFSEG = """

@@ -9,7 +9,7 @@ from transformers import SegformerImageProcessor, pipeline
 from hfseg import LabelSet, SegMetrics, UserError
 from hfseg.config import EvalConfig
 from hfseg.inference import predict
-from tests.training.test_trainer import make_trainer, opinionated_model, tiny_model
+from tests.builders import make_trainer, opinionated_model, tiny_model
 
 PROCESSOR = SegformerImageProcessor(size={"height": 64, "width": 64})
 

@@ -1,8 +1,8 @@
 """Each convention against the package's own code where it is installed, and against its definition in loops."""
 
+import os
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import evaluate
@@ -12,18 +12,8 @@ import torch
 from hypothesis import given, settings
 
 from hfseg import SegMetrics, UserError, evaluate_metric
-from tests.metrics.test_seg_metrics import Masks, cases, evaluate_mean_iou
-
-PEERS = "needs the packages whose scores are audited: pip install 'hfseg[peers]'"
-
-
-def audited(
-    predictions: Masks, references: Masks, num_labels: int, ignore_index: int = 255
-) -> dict[str, float | None]:
-    metrics = SegMetrics(num_labels, ignore_index)
-    metrics.update(predictions, references)
-    rows = [row for row in metrics.audit() if row.value is not None]
-    return {f"{row.package.split()[0]} {row.call}": row.value for row in rows}
+from tests.builders import Masks, audited, evaluate_mean_iou, mask_cases
+from tests.extras import needs
 
 
 def areas_in_loops(prediction: np.ndarray, reference: np.ndarray, num_labels: int) -> list[tuple[int, int, int]]:
@@ -78,7 +68,7 @@ def test_definitions_in_loops(seed: int) -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(cases())
+@given(mask_cases())
 def test_evaluate_with_and_without_class_0(case: tuple[int, int, Masks, Masks]) -> None:
     num_labels, ignore_index, predictions, references = case
     values = audited(predictions, references, num_labels, ignore_index)
@@ -92,7 +82,8 @@ def test_evaluate_with_and_without_class_0(case: tuple[int, int, Masks, Masks]) 
 
 
 def test_cityscapes_scripts_own_code() -> None:
-    scripts = pytest.importorskip("cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling", reason=PEERS)
+    needs("cityscapes")
+    from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as scripts
     from cityscapesscripts.helpers.labels import labels as table
 
     scored = [label for label in table if not label.ignoreInEval]
@@ -122,8 +113,9 @@ def test_cityscapes_scripts_own_code() -> None:
 
 
 def test_torchmetrics_own_code() -> None:
-    segmentation = pytest.importorskip("torchmetrics.segmentation", reason=PEERS)
-    classification = pytest.importorskip("torchmetrics.classification", reason=PEERS)
+    needs("peers")
+    from torchmetrics import classification, segmentation
+
     predictions, references = (torch.as_tensor(np.stack(masks)) for masks in maps(0))
     references = torch.where(references == 255, predictions, references)  # MeanIoU has no ignore_index
     values = audited(list(predictions.numpy()), list(references.numpy()), 5)
@@ -142,7 +134,9 @@ def test_torchmetrics_own_code() -> None:
 
 
 def test_smp_own_code() -> None:
-    functional = pytest.importorskip("segmentation_models_pytorch.metrics.functional", reason=PEERS)
+    needs("peers")
+    from segmentation_models_pytorch.metrics import functional
+
     predictions, references = (torch.as_tensor(np.stack(masks)) for masks in maps(1))
     stats = functional.get_stats(predictions, references, mode="multiclass", num_classes=5, ignore_index=255)
     values = audited(*maps(1), 5)
@@ -166,13 +160,14 @@ print(metrics.miou)
 
 
 def test_ultralytics_own_code(tmp_path: Path) -> None:
-    if find_spec("ultralytics") is None:
-        pytest.skip(PEERS)
+    needs("peers")
     for masks, name in zip(maps(2), ("predictions", "references"), strict=True):
         np.save(tmp_path / f"{name}.npy", np.stack(masks))
     # in a process of its own: importing it replaces PIL's Image.open for everybody
     words = [sys.executable, "-c", ULTRALYTICS, str(tmp_path)]
-    theirs = float(subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+    environment = os.environ | {"YOLO_OFFLINE": "true", "YOLO_CONFIG_DIR": str(tmp_path)}
+    result = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    theirs = float(result.stdout.splitlines()[-1])
     assert audited(*maps(2), 5)["ultralytics metrics/mIoU"] == pytest.approx(theirs, rel=1e-5)
 
 

@@ -13,7 +13,8 @@ from hfseg.config import EvalConfig
 from hfseg.metrics import CalibrationCounter
 from hfseg.metrics.calibration import NUM_BINS, UNIT, _best_octave, _change
 from hfseg.models import segmentation_loss, store_temperature, temperature_of
-from tests.training.test_trainer import make_trainer, opinionated_model
+from tests.builders import make_trainer, opinionated_model
+from tests.extras import needs
 
 IGNORE = 255
 MODES = {
@@ -78,7 +79,9 @@ def test_images_of_different_sizes_against_a_loop_over_pixels(num_labels: int) -
 
 
 def test_ece_is_that_of_torchmetrics() -> None:
-    classification = pytest.importorskip("torchmetrics.classification")
+    needs("peers")
+    from torchmetrics import classification
+
     theirs = classification.MulticlassCalibrationError(4, n_bins=15, norm="l1", ignore_index=IGNORE)
     metrics = SegMetrics(4, calibration=True)
     for seed in range(3):

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from torchmetrics.classification import MulticlassJaccardIndex
 
 from hfseg import LabelSet, SegMetrics, UserError
 from hfseg.config import LossConfig
@@ -17,10 +16,10 @@ from hfseg.doctor.class_counts import count_classes, judge_classes
 from hfseg.doctor.inspection import Inspection
 from hfseg.metrics import compute_from_confusion, evaluate_metric
 from hfseg.models import segmentation_loss
-from hfseg.reporting.figures import WRONG, error_map
+from hfseg.reporting.pictures import WRONG, error_map
 from hfseg.runs import Example, compare_runs, write_counts
-from tests.metrics.test_audit import audited
-from tests.metrics.test_seg_metrics import evaluate_mean_iou
+from tests.builders import audited, evaluate_mean_iou
+from tests.extras import needs
 
 Case = tuple[int, int, np.ndarray, np.ndarray]
 
@@ -41,6 +40,9 @@ def cases(draw: st.DrawFn) -> Case:
 @settings(max_examples=100, deadline=None)
 @given(cases(), st.booleans(), st.booleans())
 def test_equals_torchmetrics(case: Case, as_torch: bool, with_boundary: bool) -> None:
+    needs("peers")
+    from torchmetrics.classification import MulticlassJaccardIndex
+
     num_labels, ignored, predictions, references = case
     ours = SegMetrics(num_labels, ignored, boundary=with_boundary)
     pair = (torch.as_tensor(predictions), torch.as_tensor(references))

@@ -9,8 +9,9 @@ from transformers import EvalPrediction
 
 from hfseg import LabelSet, SegMetrics, UserError
 from hfseg.metrics import best_constant_mean_iou, class_keys
+from tests.builders import Masks, evaluate_mean_iou, mask_cases
+from tests.extras import needs
 
-Masks = list[np.ndarray]
 TYPES = ("uint8", "int8", "uint16", "int16", "int32", "uint32", "int64", "uint64")
 
 
@@ -24,40 +25,8 @@ def brute_force(predictions: Masks, references: Masks, num_labels: int, ignore_i
     return counts
 
 
-def evaluate_mean_iou(predictions: Masks, references: Masks, num_labels: int, ignore_index: int) -> dict[str, Any]:
-    """The definition that the metric `mean_iou` of `evaluate` 0.4 documents, restated: areas by histogram."""
-    areas = np.zeros((3, num_labels))
-    for prediction, reference in zip(predictions, references, strict=True):
-        valid = reference != ignore_index
-        predicted, label = prediction[valid], reference[valid]
-        for row, values in enumerate((predicted[predicted == label], predicted, label)):
-            areas[row] += np.histogram(values, bins=num_labels, range=(0, num_labels - 1))[0]
-    intersect, predicted_area, label_area = areas
-    with np.errstate(invalid="ignore"):
-        iou, accuracy = intersect / (predicted_area + label_area - intersect), intersect / label_area
-        return {
-            "mean_iou": np.nanmean(iou),
-            "mean_accuracy": np.nanmean(accuracy),
-            "pixel_accuracy": intersect.sum() / label_area.sum(),
-            "per_category_iou": iou,
-            "per_category_accuracy": accuracy,
-        }
-
-
-@st.composite
-def cases(draw: st.DrawFn) -> tuple[int, int, Masks, Masks]:
-    num_labels = draw(st.integers(2, 7))
-    ignore_index = draw(st.sampled_from([255, -100, num_labels, 65535]))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    shapes = draw(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=5))
-    predictions = [rng.integers(0, num_labels, shape) for shape in shapes]
-    references = [rng.choice([*range(num_labels), ignore_index], shape) for shape in shapes]
-    references[0].flat[0] = 0  # at least one valid pixel
-    return num_labels, ignore_index, predictions, references
-
-
 @settings(max_examples=150, deadline=None)
-@given(cases())
+@given(mask_cases())
 def test_equals_brute_force_and_evaluate(case: tuple[int, int, Masks, Masks]) -> None:
     num_labels, ignore_index, predictions, references = case
     metrics = SegMetrics(num_labels, ignore_index=ignore_index)
@@ -70,7 +39,7 @@ def test_equals_brute_force_and_evaluate(case: tuple[int, int, Masks, Masks]) ->
 
 
 @settings(max_examples=50, deadline=None)
-@given(cases(), st.randoms())
+@given(mask_cases(), st.randoms())
 def test_merging_in_any_order_gives_the_same_integers(case: tuple[int, int, Masks, Masks], random: Any) -> None:
     num_labels, ignore_index, predictions, references = case
     whole = SegMetrics(num_labels, ignore_index=ignore_index, per_image=True)
@@ -91,7 +60,8 @@ def test_merging_in_any_order_gives_the_same_integers(case: tuple[int, int, Mask
 
 
 def test_equals_cityscapes_scripts() -> None:
-    scripts = pytest.importorskip("cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling")
+    needs("cityscapes")
+    from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as scripts
     from cityscapesscripts.helpers.labels import labels as table
 
     rng = np.random.default_rng(0)

@@ -34,9 +34,9 @@ from transformers import (
 
 from hfseg import LabelSet, RunConfig, SegMetrics, UserError, load_dataset, predict, run
 from hfseg.config import ModelConfig
-from hfseg.config.schema import FreezeStages
+from hfseg.config.sections import FreezeStages
 from hfseg.models import encoder_name, load_model, processor_beside, reload
-from tests.test_run import write_config
+from tests.builders import write_config
 
 LABELS = LabelSet(["a", "b", "c"])
 MODES = {

@@ -13,34 +13,14 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import AutoModelForSemanticSegmentation, PreTrainedModel, SegformerImageProcessor, pipeline
 
-from hfseg import (
-    HfsegFCNConfig,
-    HfsegFCNForSemanticSegmentation,
-    HfsegSegformerConfig,
-    HfsegSegformerForSemanticSegmentation,
-)
 from hfseg.models import freeze_encoder, segmentation_loss
+from tests.builders import make_fcn, make_segformer, model_kind
 
 SAVED_FILES = {
     "segformer": {"config.json", "model.safetensors"},
     "fcn": {"config.json", "model.safetensors", "configuration_fcn.py", "modeling_fcn.py"},
 }
 STRIDE = {"segformer": 4, "fcn": 8}
-
-
-def make_segformer() -> PreTrainedModel:
-    config = HfsegSegformerConfig(
-        depths=(1, 1, 1, 1),
-        hidden_sizes=(8, 16, 16, 32),
-        num_attention_heads=(1, 1, 2, 2),
-        decoder_hidden_size=16,
-        num_labels=3,
-    )
-    return HfsegSegformerForSemanticSegmentation(config)
-
-
-def make_fcn() -> PreTrainedModel:
-    return HfsegFCNForSemanticSegmentation(HfsegFCNConfig(num_labels=3))
 
 
 @pytest.fixture(params=[make_segformer, make_fcn], ids=["segformer", "fcn"])
@@ -55,13 +35,9 @@ def model(request: pytest.FixtureRequest) -> PreTrainedModel:
     return made
 
 
-def kind(model: PreTrainedModel) -> str:
-    return model.config_class.model_type.removeprefix("hfseg-")
-
-
 @pytest.mark.parametrize("shape", [(1, 3, 64, 96), (3, 3, 65, 47)])
 def test_shapes(model: PreTrainedModel, shape: tuple[int, ...]) -> None:
-    stride = STRIDE[kind(model)]
+    stride = STRIDE[model_kind(model)]
     logits = model(pixel_values=torch.randn(shape)).logits
     assert tuple(logits.shape) == (shape[0], 3, -(-shape[2] // stride), -(-shape[3] // stride))
 
@@ -112,7 +88,7 @@ def test_four_images_are_four_times_one(model: PreTrainedModel) -> None:
 
 def test_saved_and_loaded_it_is_the_same(model: PreTrainedModel, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == SAVED_FILES[kind(model)]
+    assert {path.name for path in tmp_path.iterdir()} == SAVED_FILES[model_kind(model)]
     again, info = type(model).from_pretrained(tmp_path, output_loading_info=True)
     assert not any(info.values()), info
     pixel_values = torch.randn(1, 3, 64, 64)
@@ -146,7 +122,7 @@ print(json.dumps({"logits": logits.flatten().tolist(), "size": parts[0]["mask"].
 def test_a_saved_folder_needs_no_hfseg(model: PreTrainedModel, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     SegformerImageProcessor(size={"height": 64, "width": 64}).save_pretrained(tmp_path)
-    words = [sys.executable, "-c", WITHOUT_HFSEG, str(tmp_path)] + ["trust"] * (kind(model) == "fcn")
+    words = [sys.executable, "-c", WITHOUT_HFSEG, str(tmp_path)] + ["trust"] * (model_kind(model) == "fcn")
     result = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     seen = json.loads(result.stdout.splitlines()[-1])
@@ -167,7 +143,7 @@ def test_the_pipeline_says_nothing(
     SegformerImageProcessor(size={"height": 64, "width": 64}).save_pretrained(tmp_path)
     monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     with caplog.at_level("WARNING"):
-        segment = pipeline("image-segmentation", model=str(tmp_path), trust_remote_code=kind(model) == "fcn")
+        segment = pipeline("image-segmentation", model=str(tmp_path), trust_remote_code=model_kind(model) == "fcn")
     assert caplog.records == []
     assert type(AutoModelForSemanticSegmentation.from_config(model.config)) is type(model)
     assert segment.model.config.num_labels == 3

@@ -12,7 +12,7 @@ from transformers import SegformerConfig, SegformerForImageClassification, Segfo
 
 from hfseg import HfsegSegformerForSemanticSegmentation, LabelSet, UserError
 from hfseg.config import ModelConfig
-from hfseg.config.schema import FreezeStages
+from hfseg.config.sections import FreezeStages
 from hfseg.models import load_model
 
 LABELS = LabelSet(["a", "b", "c"])

@@ -13,8 +13,8 @@ from hfseg import HfsegSegformerConfig, HfsegSegformerForSemanticSegmentation, L
 from hfseg.config import EvalConfig
 from hfseg.models import logit_strips, score_image, views
 from hfseg.models.windows import window_starts
+from tests.builders import tiny_model
 from tests.conftest import REPOSITORY
-from tests.training.test_trainer import tiny_model
 
 LABELS = LabelSet(["a", "b", "c"])
 

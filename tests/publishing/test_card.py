@@ -23,10 +23,9 @@ from hfseg.publishing import collect_cards, renew_cards
 from hfseg.publishing.card import build_card, write_card
 from hfseg.publishing.card_checks import check_card
 from hfseg.runs import public_init
+from tests.builders import NEWER_CLIENT, write_config
 from tests.conftest import REPOSITORY
 from tests.hub.server import HubServer
-from tests.published import NEWER_CLIENT
-from tests.test_run import write_config
 
 SECTIONS = ["Use", "Results", "Training", "Reproduce it", "Limits and licences", "Cite"]
 MODELS = {

@@ -19,9 +19,9 @@ from hfseg.config import ModelConfig
 from hfseg.hub import check_access, check_no_token, model_files, public_files
 from hfseg.models import load_model
 from hfseg.runs import public_config
+from tests.builders import USER, config_of, environment, make_model, segment
 from tests.conftest import REPOSITORY
 from tests.hub.server import HubServer
-from tests.published import USER, config_of, environment, make_model, segment
 
 LFS = pytest.mark.parametrize("hub", ["lfs"], indirect=True)  # for what both ways have in common
 NEVER = ("training_args.bin", "optimizer", "scheduler", "rng_state", "checkpoint", "trainer_state")

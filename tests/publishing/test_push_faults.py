@@ -18,8 +18,8 @@ from hfseg.config import ModelConfig
 from hfseg.hub import publish
 from hfseg.labels import LabelSet
 from hfseg.models import load_model
+from tests.builders import NEWER_CLIENT, environment
 from tests.hub.server import HubServer
-from tests.published import NEWER_CLIENT, environment
 
 ALWAYS = float("inf")
 PUSH = "import sys, hfseg; hfseg.push(sys.argv[1], 'tester/tiny')"

@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from xml.etree import ElementTree
 
+import markupsafe
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,14 +22,16 @@ from hfseg.reporting import (
     MAX_HEIGHT,
     colour_overlay,
     inline_svg,
-    page,
     plot_class_bars,
     plot_confusion,
     plot_learning_curves,
     save_figure,
 )
+from hfseg.reporting.charts import MAX_SIDE, MAX_SIDE_NAMES, row_shares
 from hfseg.reporting.examples import choose_examples
-from hfseg.reporting.figures import MAX_SIDE, MAX_SIDE_NAMES, WRONG, error_map, plot_examples, row_shares, say_boxes
+from hfseg.reporting.page import _in_html
+from hfseg.reporting.pictures import WRONG, error_map, plot_examples
+from hfseg.reporting.style import log_boxes
 from hfseg.runs import Example
 
 HISTORY = [
@@ -151,7 +154,7 @@ def test_names_cannot_steer_a_terminal(tmp_path: Path) -> None:
     counts = {"train": np.ones(3, dtype=np.int64)}
     Report("x", "", labels, {"train": 1}, 1, counts, counts, []).print(console)
     assert escaped in console.file.getvalue()
-    assert escaped in page.escape(name)
+    assert escaped in markupsafe.escape(_in_html(name))
     assert "\x1b" not in escape(name)
 
 
@@ -211,12 +214,12 @@ def test_chosen_examples(count: int) -> None:
 
 def test_letters_that_no_font_has_are_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     letter = "\U000f1234"  # for private use, so that no such font has it
-    say_boxes.cache_clear()
+    log_boxes.cache_clear()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for name in ("a.png", "b.png"):
             save_figure(plot_class_bars({"test": [{"name": letter, "iou": 0.5}]}), tmp_path / name)
         inline_svg(plot_class_bars({"test": [{"name": letter, "iou": 0.5}]}), "bars")
-    say_boxes.cache_clear()
+    log_boxes.cache_clear()
     assert not caught
     assert caplog.text.count("they are boxes in the figures") == 1

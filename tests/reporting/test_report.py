@@ -5,7 +5,6 @@ import math
 import shutil
 import subprocess
 from collections import Counter
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -16,53 +15,11 @@ from PIL import Image
 from hfseg import RunConfig, SegMetrics, run
 from hfseg.reporting import write_report
 from hfseg.runs.examples import load_examples
+from tests.builders import Page
 
 NASTY = ("<b>&", 'a "quoted" name', "plain")
 TRAIN = {"max_steps": 2, "per_device_train_batch_size": 4, "logging_steps": 1, "eval_strategy": "steps",
          "save_strategy": "steps", "eval_steps": 1, "save_steps": 1, "disable_tqdm": True}  # fmt: skip
-VOID = {"meta", "link", "img", "br", "use", "path"}  # of which the parser sees no end
-
-
-class Page(HTMLParser):
-    """Tables as rows of texts, and what the tests ask about everything else."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: Counter[str] = Counter()
-        self.attributes: list[tuple[str, str, str]] = []
-        self.tables: list[list[list[str]]] = []
-        self.text = ""
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags[tag] += 1
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "table":
-            self.tables.append([])
-        elif tag == "tr":
-            self.tables[-1].append([])
-        elif tag in ("td", "th"):
-            self.tables[-1][-1].append("")
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-        if {"td", "th"} & set(self.open):
-            self.tables[-1][-1][-1] += data
-
-    def table(self, first: str) -> list[list[str]]:
-        """The first table whose head starts so."""
-        return next(table for table in self.tables if table[0][: len(first.split("|"))] == first.split("|"))
 
 
 def write_folder(root: Path) -> None:

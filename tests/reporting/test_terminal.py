@@ -33,7 +33,7 @@ needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Lin
 
 
 def words(path: Path) -> list[str]:
-    return [sys.executable, "-c", PROGRAM, str(REPOSITORY / "hfseg" / "terminal.py"), str(path)]
+    return [sys.executable, "-c", PROGRAM, str(REPOSITORY / "hfseg" / "reporting" / "terminal.py"), str(path)]
 
 
 @needs_full

@@ -11,14 +11,12 @@ from safetensors.torch import load_file, save_file
 
 from hfseg import RunConfig, SegMetrics, UserError, compare_runs, predict, run
 from hfseg.config import EvalConfig
-from hfseg.runs import read_counts
 from hfseg.data import CATEGORIES
 from hfseg.data.cityscapes import CLASSES
-from hfseg.models import load_model, load_processor
-from hfseg.models import temperature_of
-from hfseg.runs import RunResults
 from hfseg.files import parse_yaml
-from tests.test_run import write_config
+from hfseg.models import load_model, load_processor, temperature_of
+from hfseg.runs import RunResults, read_counts
+from tests.builders import write_config
 
 ONE_STEP = [
     "train.max_steps=1",
@@ -188,7 +186,7 @@ def test_streets_have_seven_categories(tmp_path: Path) -> None:
     }  # fmt: skip
     metrics = run(RunConfig.from_tree(tree, "tree"))
     confusion = read_counts(tmp_path / "run")["test_confusion"]
-    groups = [CATEGORIES[name] for name, _, _ in CLASSES]
+    groups = [CATEGORIES[name] for name, *_ in CLASSES]
     scores = []
     for category in ("flat", "construction", "object", "nature", "sky", "human", "vehicle"):
         member = np.array([group == category for group in groups])

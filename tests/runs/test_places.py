@@ -13,17 +13,15 @@ import pytest
 import hfseg.data.workers
 import hfseg.runs.folder
 from hfseg import UserError, run
-from hfseg.data import cache_folder
+from hfseg.data import cache_folder, check_shared_memory
 from hfseg.errors import WriteError
-from hfseg.files import LOCK, LockedError, locked
-from hfseg.data import check_shared_memory
+from hfseg.files import LOCK, LockedError, locked, write_json
 from hfseg.hub import public_files
-from hfseg.publishing.run_files import published_files
 from hfseg.publishing import discard_results, write_pages
+from hfseg.publishing.run_files import published_files
 from hfseg.study.process import PARENT
-from hfseg.files import write_json
+from tests.builders import config_of
 from tests.conftest import REPOSITORY
-from tests.published import config_of
 
 # The module without what comes with its packages, which takes seconds to import.
 PROGRAM = """

@@ -15,8 +15,8 @@ import yaml
 from hfseg import RunConfig
 from hfseg.study.plan import plan
 from hfseg.study.running import last_words
+from tests.builders import write_finished_run
 from tests.conftest import REPOSITORY
-from tests.study_runs import write_run
 
 TRAIN = {"max_steps": 4, "per_device_train_batch_size": 4, "logging_steps": 2, "eval_strategy": "steps",
          "save_strategy": "steps", "eval_steps": 2, "save_steps": 2, "learning_rate": 1e-3}  # fmt: skip
@@ -49,7 +49,7 @@ def finish(path: Path, *names: str) -> None:
     """Writes the folders of finished runs."""
     for job in plan(RunConfig.load(path)):
         if job.name in names:
-            write_run(job, 0.7)
+            write_finished_run(job, 0.7)
 
 
 def test_a_failed_arm_is_reported_and_the_rest_goes_on(pets: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from hfseg.study import collect_study, renew_readme
 from hfseg.study.plan import Job, plan
 from hfseg.study.report import write_study
 from hfseg.study.showcase import BEGIN, END
-from tests.study_runs import study_config, write_run
+from tests.builders import study_config, write_finished_run
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def jobs(tmp_path: Path) -> list[Job]:
     """Of a study whose runs are all finished: the best is seed 1 of the tuned arm."""
     jobs = plan(study_config(tmp_path))
     for job in jobs:
-        write_run(job, {"tuned": 0.8, "scratch": 0.7}.get(job.arm or "", 0.6) + 0.02 * (job.config.seed == 1))
+        write_finished_run(job, {"tuned": 0.8, "scratch": 0.7}.get(job.arm or "", 0.6) + 0.02 * (job.config.seed == 1))
         (job.folder / "report.html").write_text("pictures")
     return jobs
 

@@ -18,16 +18,15 @@ from hfseg.study.answer import Arm, sentence
 from hfseg.study.plan import Job, choose, differing_keys, model_name, plan, undeclared
 from hfseg.study.report import write_study
 from hfseg.study.running import check_unchanged, is_finished, is_whole, run_here
+from tests.builders import Page, study_config, write_finished_run
 from tests.conftest import REPOSITORY
-from tests.reporting.test_report import Page
-from tests.study_runs import study_config, write_run
 
 ACCURACY = {"scratch": 0.70, "tuned": 0.80, "frozen": 0.70, "fcn": 0.60, None: 0.5}
 
 
 def finish(jobs: list[Job], **options: Any) -> None:
     for job in jobs:
-        write_run(job, ACCURACY[job.arm] + 0.002 * (job.config.seed % 3), **options)
+        write_finished_run(job, ACCURACY[job.arm] + 0.002 * (job.config.seed % 3), **options)
 
 
 def complaint(folder: Path, **changes: Any) -> str:
@@ -249,18 +248,18 @@ def test_an_interrupted_study_answers_from_what_there_is(tmp_path: Path, monkeyp
     config = study_config(tmp_path)
     jobs = plan(config)
 
-    def interrupt(job: Job, script: Path, progress: Any) -> int:
+    def interrupt(job: Job, script: Path) -> int:
         if job.name == "tuned-seed0":
             raise KeyboardInterrupt
         if job.name == "scratch-seed0":
             return 1
-        write_run(job, 0.7)  # the pretraining that tuned-seed1 began from is made anew
+        write_finished_run(job, 0.7)  # the pretraining that tuned-seed1 began from is made anew
         (job.folder / "model").mkdir()
         (job.folder / "model/model.safetensors").write_bytes(b"other weights")
         return 0
 
     tuned = next(job for job in jobs if job.name == "tuned-seed1")
-    write_run(tuned, 0.8)
+    write_finished_run(tuned, 0.8)
     (tuned.folder / "init.sha256").write_text("those of yesterday")
     monkeypatch.setattr("hfseg.study.running._run_one", interrupt)
     with pytest.raises(KeyboardInterrupt):
@@ -364,7 +363,7 @@ def test_a_run_that_was_killed_after_its_scores_gets_its_pages(tmp_path: Path) -
     """It needs no checkpoint, and its scores stay as they are."""
     job = next(job for job in plan(study_config(tmp_path)) if job.arm == "scratch")
     assert not is_whole(job)
-    write_run(job, 0.7)
+    write_finished_run(job, 0.7)
     assert is_whole(job)
     scores = (job.folder / "metrics.json").read_bytes()
     for name in PAGES[1:]:

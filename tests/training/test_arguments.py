@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from hfseg import RunConfig, UserError, run
-from hfseg.training import read_history
+from hfseg.runs import read_history
+from tests.builders import write_config
 from tests.conftest import REPOSITORY
-from tests.test_run import write_config
 
 FCN = "model={type: fcn, size: resnet50}"
 

@@ -13,8 +13,8 @@ import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.utils import DistributedType
 
+from tests.builders import assert_same_run, unfinished, write_resume_config
 from tests.conftest import REPOSITORY
-from tests.training.test_resume import assert_same, unfinished, write_config
 
 
 def result_of(
@@ -85,13 +85,13 @@ def test_two_processes_go_on_from_a_checkpoint(pets: Path, tmp_path: Path) -> No
             for step in (6, 9, 12):
                 shutil.rmtree(output_dir / f"checkpoint-{step}")
         folder.mkdir(exist_ok=True)
-        words = [*launch, "--config", str(write_config(folder, pets, ema=0.9)), *settings, *resume]
+        words = [*launch, "--config", str(write_resume_config(folder, pets, ema=0.9)), *settings, *resume]
         process = subprocess.run(
             words, cwd=REPOSITORY, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
         )
         assert process.returncode == 0, process.stderr
     assert (whole / "run" / "checkpoint-3" / "sums_1.json").exists()  # of the second process
-    assert_same(whole, parts)
+    assert_same_run(whole, parts)
 
 
 @pytest.mark.slow
@@ -104,7 +104,12 @@ def test_two_machines_are_two_processes(pets: Path, tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     for name, launchers in (("whole", [torchrun]), ("parts", machines)):
         (tmp_path / name).mkdir()
-        words = ["scripts/run_seg.py", "--config", str(write_config(tmp_path / name, pets)), "train.use_cpu=true"]
+        words = [
+            "scripts/run_seg.py",
+            "--config",
+            str(write_resume_config(tmp_path / name, pets)),
+            "train.use_cpu=true",
+        ]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         processes = [
             subprocess.Popen([*launcher, *words], cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True)
@@ -114,7 +119,7 @@ def test_two_machines_are_two_processes(pets: Path, tmp_path: Path) -> None:
             said = process.communicate()[1]
             assert process.returncode == 0, said
         assert (tmp_path / name / "run" / "checkpoint-12" / "sums_1.json").exists()
-    assert_same(tmp_path / "whole", tmp_path / "parts")
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
 def free_port() -> int:

@@ -14,13 +14,13 @@ from transformers import SegformerForSemanticSegmentation, Trainer, TrainerCallb
 
 from hfseg import HfsegFCNConfig, HfsegFCNForSemanticSegmentation, LabelSet, SegCollator, SegTrainer, UserError
 from hfseg.config import ModelConfig
-from hfseg.config.schema import FreezeStages
+from hfseg.config.sections import FreezeStages
 from hfseg.models import freeze_encoder
 from hfseg.training import ScheduledUnfreezing, damage
 from hfseg.training.callbacks import EarlyStopping
 from hfseg.training.optimizer import encoder_layers, parameter_groups
 from hfseg.training.sync_batch_norm import synchronise_batch_norms
-from tests.training.test_trainer import make_trainer, stable_model, tiny_model, uneven_samples
+from tests.builders import make_trainer, stable_model, tiny_model, uneven_samples
 
 
 class Spoil(TrainerCallback):

@@ -13,42 +13,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from safetensors.torch import load_file
 
 from hfseg import RunConfig, TransformsConfig, UserError, run
 from hfseg.config.train_keys import train_types
-from hfseg.runs import check_same_run
+from hfseg.runs import check_same_run, read_history
 from hfseg.runs.folder import FREE_KEYS, FREE_WHEN_SCORED
-from hfseg.training import checkpoints, damage, last_whole_checkpoint, read_history
+from hfseg.training import checkpoints, damage, last_whole_checkpoint
+from tests.builders import (
+    RESUME_STEPS,
+    assert_same_run,
+    assert_same_run_results,
+    history_of,
+    unfinished,
+    write_resume_config,
+)
 from tests.conftest import REPOSITORY
-
-STEPS = 12
-SETTINGS = {
-    "name": "tiny",
-    "transforms": {"size": 32},
-    "eval": {"size": 32},
-    # 22 training images in batches of 4: two epochs and a bit. Logging and saving share no step but the last.
-    "train": {"max_steps": STEPS, "per_device_train_batch_size": 4, "logging_steps": 4, "eval_strategy": "steps",
-              "save_strategy": "steps", "eval_steps": 3, "save_steps": 3, "learning_rate": 1e-3, "warmup_steps": 2},
-}  # fmt: skip
-TIMES = ("runtime", "per_second", "seconds")
-
-
-def write_config(folder: Path, pets: Path, **optim: Any) -> Path:
-    path = folder / "tiny.yaml"
-    tree = SETTINGS | {"data": {"name": "oxford_pet", "root": str(pets)}, "output_dir": str(folder / "run")}
-    path.write_text(yaml.safe_dump(tree | {"optim": optim}))
-    return path
 
 
 def words(*arguments: object) -> list[str]:
     return [sys.executable, str(REPOSITORY / "scripts" / "run_seg.py"), *map(str, arguments)]
-
-
-def history(folder: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (folder / "run" / "history.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if not key.endswith(TIMES)} for line in lines]
 
 
 def kill_when(process: subprocess.Popen[bytes], run_dir: Path, step: int, delay: float) -> None:
@@ -90,12 +74,14 @@ def test_killed_five_times_and_the_same(pets: Path, tmp_path: Path, workers: int
     arguments = [f"train.dataloader_num_workers={workers}"]
     for folder in (whole, parts):
         folder.mkdir()
-    subprocess.run(words("--config", write_config(whole, pets, **optim), *arguments), check=True, capture_output=True)
+    subprocess.run(
+        words("--config", write_resume_config(whole, pets, **optim), *arguments), check=True, capture_output=True
+    )
     rng = random.Random(workers)
     kills = [(step, rng.uniform(0, 0.4)) for step in (3, 3, 6, 9, 12)]
-    done = train_with_kills(parts, ["--config", write_config(parts, pets, **optim), *arguments], kills)
+    done = train_with_kills(parts, ["--config", write_resume_config(parts, pets, **optim), *arguments], kills)
     assert done >= 4
-    assert_same(whole, parts)
+    assert_same_run(whole, parts)
 
 
 @pytest.mark.slow
@@ -106,11 +92,11 @@ def test_killed_at_five_random_steps(pets: Path, tmp_path: Path) -> None:
     for folder in (whole, parts):
         folder.mkdir()
     words_of = {
-        folder: words("--config", write_config(folder, pets, ema=0.9), *arguments) for folder in (whole, parts)
+        folder: words("--config", write_resume_config(folder, pets, ema=0.9), *arguments) for folder in (whole, parts)
     }
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run(words_of[whole], check=True, capture_output=True, env=environment)
-    for step in sorted(random.Random(7).sample(range(2, STEPS), 5)):
+    for step in sorted(random.Random(7).sample(range(2, RESUME_STEPS), 5)):
         resume = ["--resume"] if checkpoints(parts / "run") else []
         process = subprocess.Popen(
             [*words_of[parts], *resume], start_new_session=True, env=environment, stderr=subprocess.DEVNULL,
@@ -122,48 +108,18 @@ def test_killed_at_five_random_steps(pets: Path, tmp_path: Path) -> None:
         assert process.wait() == -signal.SIGKILL
         assert not (parts / "run" / "metrics.json").exists()
     subprocess.run([*words_of[parts], "--resume"], check=True, capture_output=True, env=environment)
-    assert_same(whole, parts)
+    assert_same_run(whole, parts)
 
 
 def steps_seen(folder: Path) -> set[int]:
     return {line["step"] for line in read_history(folder / "run" / "history.jsonl")}
 
 
-def assert_same(whole: Path, parts: Path) -> None:
-    assert_same_results(whole, parts)
-    assert history(whole) == history(parts)
-
-
-def assert_same_results(whole: Path, parts: Path, rounding: float = 0.0) -> None:
-    weights = [load_file(folder / "run" / "model" / "model.safetensors") for folder in (whole, parts)]
-    assert weights[0].keys() == weights[1].keys()
-    for name, value in weights[0].items():
-        assert value.equal(weights[1][name]), name
-    metrics = [json.loads((folder / "run" / "metrics.json").read_text()) for folder in (whole, parts)]
-    for key, value in metrics[0].items():
-        exactly = key.endswith("iou") or not isinstance(value, float)  # from counts
-        expected = value if exactly else pytest.approx(value, rel=rounding, abs=0.0)
-        assert key.endswith(TIMES) or metrics[1][key] == expected, key
-
-
 @pytest.fixture(scope="module")
 def finished(pets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
-    run(RunConfig.load(write_config(folder, pets, ema=0.9), ["train.save_total_limit=4"]))
+    run(RunConfig.load(write_resume_config(folder, pets, ema=0.9), ["train.save_total_limit=4"]))
     return folder
-
-
-def _link_checkpoints(source: str, target: str) -> None:
-    """Nothing writes into the files of a checkpoint, so they need not be copied."""
-    (os.link if "/checkpoint-" in source else shutil.copy2)(source, target)
-
-
-def unfinished(finished: Path, folder: Path) -> Path:
-    """The run as a kill after its last checkpoint leaves it."""
-    shutil.copytree(finished / "run", folder / "run", copy_function=_link_checkpoints)
-    (folder / "run" / "metrics.json").unlink()
-    shutil.rmtree(folder / "run" / "model")
-    return folder / "run"
 
 
 def test_from_every_checkpoint(finished: Path, pets: Path, tmp_path: Path) -> None:
@@ -174,9 +130,9 @@ def test_from_every_checkpoint(finished: Path, pets: Path, tmp_path: Path) -> No
         for step in (3, 6, 9, 12):
             if step > last:
                 shutil.rmtree(output_dir / f"checkpoint-{step}")
-        run(RunConfig.load(write_config(folder, pets, ema=0.9), ["train.save_total_limit=4"]), resume=True)
-        assert_same(finished, folder)
-        assert history(folder)[-1]["step"] == STEPS
+        run(RunConfig.load(write_resume_config(folder, pets, ema=0.9), ["train.save_total_limit=4"]), resume=True)
+        assert_same_run(finished, folder)
+        assert history_of(folder)[-1]["step"] == RESUME_STEPS
         seconds = [line["seconds"] for line in read_history(folder / "run" / "history.jsonl")]
         assert seconds == sorted(seconds)  # the time goes on, too
         assert seconds[0] > 0
@@ -197,8 +153,8 @@ def test_settings_that_change_no_result_may_differ(
     """After an out-of-memory, say, in an evaluation."""
     output_dir = unfinished(finished, tmp_path)
     shutil.rmtree(output_dir / "checkpoint-12")
-    run(RunConfig.load(write_config(tmp_path, pets, ema=0.9), HARMLESS), resume=True)
-    assert_same_results(finished, tmp_path, rounding=1e-6)
+    run(RunConfig.load(write_resume_config(tmp_path, pets, ema=0.9), HARMLESS), resume=True)
+    assert_same_run_results(finished, tmp_path, rounding=1e-6)
     said = next(
         line for line in capsys.readouterr().out.splitlines() if line.startswith("Goes on with other settings")
     )
@@ -218,7 +174,7 @@ def test_settings_that_change_no_result_may_differ(
 def test_settings_that_change_results_may_not(finished: Path, pets: Path, tmp_path: Path, setting: str) -> None:
     key = setting.partition("=")[0]
     config = RunConfig.load(
-        write_config(finished, pets, ema=0.9), ["train.save_total_limit=4", "hub.images=true", setting]
+        write_resume_config(finished, pets, ema=0.9), ["train.save_total_limit=4", "hub.images=true", setting]
     )
     with pytest.raises(UserError, match=rf"restore it or start another run:\n  {key}: .* then, .* now$"):
         check_same_run(config, eval_only=False)
@@ -233,7 +189,9 @@ def test_settings_that_change_results_may_not(finished: Path, pets: Path, tmp_pa
 
 def test_the_size_of_evaluation_is_compared_as_it_is_used(finished: Path, pets: Path) -> None:
     """It is that of `transforms` where `eval` says none, which scoring alone does not look at."""
-    config = RunConfig.load(write_config(finished, pets, ema=0.9), ["eval.size=null", "train.save_total_limit=4"])
+    config = RunConfig.load(
+        write_resume_config(finished, pets, ema=0.9), ["eval.size=null", "train.save_total_limit=4"]
+    )
     assert check_same_run(config, eval_only=False) is None  # both are 32
     larger = config.model_copy(update={"transforms": TransformsConfig(size=64)})
     with pytest.raises(UserError, match=r"\n  eval\.size: 32 then, 64 now$"):
@@ -255,7 +213,7 @@ def test_a_damaged_run_config(finished: Path, pets: Path, tmp_path: Path, conten
     output_dir = unfinished(finished, tmp_path)
     (output_dir / "run_config.yaml").write_text(content)
     with pytest.raises(UserError, match=r"Restore .*run_config\.yaml, or start another run under another name"):
-        run(RunConfig.load(write_config(tmp_path, pets, ema=0.9)), resume=True)
+        run(RunConfig.load(write_resume_config(tmp_path, pets, ema=0.9)), resume=True)
 
 
 @pytest.mark.parametrize("optim", [{}, {"ema": 0.9, "layer_decay": 0.8}], ids=["plain", "ema"])
@@ -264,7 +222,7 @@ def test_around_the_step_of_unfreezing(pets: Path, tmp_path: Path, optim: dict[s
     settings = ["train.save_total_limit=4", "model.freeze={stages: 3}", "model.unfreeze_at=6"]
     whole = tmp_path / "whole"
     whole.mkdir()
-    run(RunConfig.load(write_config(whole, pets, **optim), settings))
+    run(RunConfig.load(write_resume_config(whole, pets, **optim), settings))
     first, at, later = (load_file(whole / "run" / f"checkpoint-{step}/model.safetensors") for step in (3, 6, 9))
     names = [name for name in first if name.startswith("segformer.encoder.block.0")]
     assert names
@@ -275,8 +233,8 @@ def test_around_the_step_of_unfreezing(pets: Path, tmp_path: Path, optim: dict[s
         for step in (6, 9, 12):
             if step > last:
                 shutil.rmtree(output_dir / f"checkpoint-{step}")
-        run(RunConfig.load(write_config(parts, pets, **optim), settings), resume=True)
-        assert_same(whole, parts)
+        run(RunConfig.load(write_resume_config(parts, pets, **optim), settings), resume=True)
+        assert_same_run(whole, parts)
 
 
 @pytest.mark.parametrize(
@@ -317,7 +275,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(finished: Path, pets: Path, tmp_
         for step in (6, 9, 12):
             shutil.rmtree(output_dir / f"checkpoint-{step}")
         result = subprocess.run(
-            words("--config", write_config(folder, pets, ema=0.9), "train.save_total_limit=4", "--resume"),
+            words("--config", write_resume_config(folder, pets, ema=0.9), "train.save_total_limit=4", "--resume"),
             capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
             preexec_fn=lambda limit=limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
         )  # fmt: skip

@@ -26,8 +26,6 @@ from hfseg import (
     EvalSet,
     HfsegFCNConfig,
     HfsegFCNForSemanticSegmentation,
-    HfsegSegformerConfig,
-    HfsegSegformerForSemanticSegmentation,
     LabelSet,
     SegCollator,
     SegMetrics,
@@ -40,63 +38,11 @@ from hfseg import (
 from hfseg.config import EvalConfig, TransformsConfig
 from hfseg.data import eval_set
 from hfseg.models import segmentation_loss
-from hfseg.training import HistoryCallback, last_whole_checkpoint, read_history
+from hfseg.runs import read_history
+from hfseg.training import HistoryCallback, last_whole_checkpoint
 from hfseg.training.callbacks import EarlyStopping
 from hfseg.training.optimizer import parameter_groups
-
-
-def tiny_model(labels: LabelSet, **changes: Any) -> HfsegSegformerForSemanticSegmentation:
-    config = HfsegSegformerConfig(
-        depths=(1, 1, 1, 1), hidden_sizes=(8, 16, 16, 32), num_attention_heads=(1, 1, 2, 2), decoder_hidden_size=16,
-        id2label=labels.id2label, label2id=labels.label2id, **changes,
-    )  # fmt: skip
-    return HfsegSegformerForSemanticSegmentation(config)
-
-
-def opinionated_model(labels: LabelSet) -> HfsegSegformerForSemanticSegmentation:
-    """One that predicts every class somewhere, whatever the image."""
-    torch.manual_seed(3)
-    model = tiny_model(labels).eval()
-    classifier = model.decode_head.classifier
-    torch.nn.init.normal_(classifier.weight)
-    with torch.no_grad():
-        classifier.bias -= model(torch.randn(4, 3, 64, 64)).logits.mean((0, 2, 3))
-    return model
-
-
-def make_trainer(
-    folder: Path,
-    labels: LabelSet,
-    model: Any = None,
-    callbacks: Any = None,
-    evaluation: EvalConfig = EvalConfig(),  # noqa: B008
-    compute_metrics: Any = None,
-    kind: type[SegTrainer] = SegTrainer,
-    **arguments: Any,
-) -> SegTrainer:
-    config = DataConfig(name="synthetic_pet", synthetic={"num_trainval": 24, "num_test": 7, "size": 64})
-    data, _ = load_dataset(config)
-    processor = SegformerImageProcessor(size={"height": 64, "width": 64})
-    transform = TrainTransform(TransformsConfig(size=48), processor.image_mean, processor.image_std)
-    defaults = {
-        "output_dir": str(folder), "remove_unused_columns": False, "label_names": ["labels"], "disable_tqdm": True,
-        "batch_eval_metrics": True, "per_device_train_batch_size": 4, "per_device_eval_batch_size": 4,
-        "logging_steps": 2, "max_steps": 4, "dataloader_pin_memory": False,
-    }  # fmt: skip
-    ours = {key: arguments.pop(key) for key in ("layer_decay", "ema") if key in arguments}
-    return kind(
-        model=model or tiny_model(labels),
-        args=TrainingArguments(**(defaults | arguments)),
-        labels=labels,
-        train_dataset=TrainSet(data["train"], transform, seed=1),
-        evaluation=evaluation,
-        eval_dataset=EvalSet(data["test"], processor, native=evaluation.is_native),
-        data_collator=SegCollator(labels),
-        processing_class=processor,
-        callbacks=callbacks,
-        compute_metrics=compute_metrics or SegMetrics(labels),
-        **ours,
-    )
+from tests.builders import make_trainer, opinionated_model, stable_model, tiny_model, uneven_samples
 
 
 def test_evaluation_is_exact_at_native_size(tmp_path: Path, labels: LabelSet) -> None:
@@ -202,33 +148,6 @@ def test_evaluation_keeps_nothing_but_counts(tmp_path: Path, labels: LabelSet) -
     assert placeholder is not None
     assert {name: tuple(value.shape) for name, value in counts.items()} == {"confusion": (4, 4, 3), "loss": (4, 2)}
     assert placeholder.shape == (4, 1)
-
-
-def stable_model(labels: LabelSet) -> HfsegSegformerForSemanticSegmentation:
-    """Without randomness, in float64, and with the BatchNorm in evaluation, where it does not see the micro-batch."""
-    model = tiny_model(labels, drop_path_rate=0.0, classifier_dropout_prob=0.0).double()
-    norm = model.decode_head.batch_norm.eval()
-    norm.train = lambda mode=True: norm  # type: ignore[method-assign]
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    return model
-
-
-def uneven_samples(trainer: SegTrainer) -> "FixedSamples":
-    """8 training samples in float64, each with fewer valid pixels than the one before and the last with none."""
-    samples = FixedSamples(trainer.train_dataset[index] for index in range(8))
-    for index, sample in enumerate(samples):
-        mean, std = sample.pop("normalisation")[..., None, None]
-        sample["pixel_values"] = (sample["pixel_values"].double() - mean) / std
-        sample["labels"][: 5 * index if index < 7 else None] = 255
-    return samples
-
-
-class FixedSamples(list):
-    """The same samples in every epoch, in order."""
-
-    def set_epoch(self, epoch: int) -> None:
-        pass
 
 
 @pytest.mark.parametrize(("batch_size", "accumulation"), [(8, 1), (2, 4), (1, 8)])

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from hfseg.data.drawn.pets import write_synthetic_pet
+from hfseg.data.drawn import write_synthetic_pet
 
 TRAINVAL, TEST, SIZE = 120, 60, 96
 IDS = {  # class id, species, breed id: classes by name as the official ones are, breeds counted within a species

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn.functional import avg_pool2d
 
-from hfseg.data.drawn.streets import write_synthetic_cityscapes
+from hfseg.data.drawn import write_synthetic_cityscapes
 
 COUNTS, SIZE = {"train": 40, "val": 12, "test": 2}, 128
 TRAIN_IDS = np.array([id2label[i].trainId if i in id2label else -1 for i in range(256)])
