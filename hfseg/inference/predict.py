@@ -49,7 +49,7 @@ def predict(
     """
     if isinstance(images, str | Path | Image.Image | np.ndarray):
         images = [images]
-    predictor = Predictor.of(*with_processor(model, processor), eval)
+    predictor = Predictor.of(*with_processor(model, processor), eval, needs_temperature=return_probabilities)
     batch_size = 1 if predictor.is_native else batch_size
     found: list[Segmentation] = []
     for start in range(0, len(images), batch_size):

@@ -111,10 +111,21 @@ class Predictor:
     temperature: float
 
     @classmethod
-    def of(cls, model: PreTrainedModel, processor: BaseImageProcessor, options: EvalConfig | None) -> "Predictor":
-        """Puts a model into evaluation mode; raises UserError where the temperature in its config is none."""
+    def of(
+        cls,
+        model: PreTrainedModel,
+        processor: BaseImageProcessor,
+        options: EvalConfig | None,
+        needs_temperature: bool = True,
+    ) -> "Predictor":
+        """Puts a model into evaluation mode.
+
+        Raises:
+            UserError: the temperature in its config is none. Class ids do not need it.
+        """
         model.eval()
-        return cls(inference_copy(model) or model, processor, options or EvalConfig(), temperature_of(model.config))
+        temperature = temperature_of(model.config) if needs_temperature else 1.0
+        return cls(inference_copy(model) or model, processor, options or EvalConfig(), temperature)
 
     @property
     def is_native(self) -> bool:

@@ -28,7 +28,7 @@ from hfseg import LabelSet, SegmentationPipeline, UserError, predict
 from hfseg.config import ModelConfig, RunConfig
 from hfseg.inference import predict_images
 from hfseg.inference.onnx import check_beside, metadata, own_size
-from hfseg.inference.predictor import load_predictor, segment
+from hfseg.inference.run_predictor import load_predictor
 from hfseg.models import dry_run, load_model, load_processor, load_trained
 from hfseg.models.model_files import ModelText, read_model_text
 from tests.conftest import REPOSITORY
@@ -55,12 +55,11 @@ def by_predict(folder: Path) -> None:
 
 
 def by_predictor(folder: Path) -> None:
-    predictor = load_predictor(str(folder), [], torch.device("cpu"))
-    pixels = predictor.processor(images=[IMAGE], return_tensors="pt")["pixel_values"]
-    ((ids, confidence),) = segment(predictor, pixels, [(IMAGE.height, IMAGE.width)])
-    assert ids.shape == (IMAGE.height, IMAGE.width)
-    assert 0 < confidence <= 1
-    assert all(str(name).isprintable() for name in predictor.labels.names)
+    predictor, labels, _ = load_predictor(str(folder), {}, torch.device("cpu"))
+    (found,) = predictor.segment([predictor.prepare(IMAGE)], confidence=True)
+    assert found.ids.shape == (IMAGE.height, IMAGE.width)
+    assert 0 < found.confidence <= 1
+    assert all(str(name).isprintable() for name in labels.names)
 
 
 def by_pipeline_and_export(folder: Path) -> None:
