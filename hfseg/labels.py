@@ -3,8 +3,12 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from hfseg.errors import UserError, shown
+from hfseg.errors import UserError, printable, shown
+
+if TYPE_CHECKING:  # this module is read before torch is
+    from transformers import PreTrainedConfig
 
 Colour = tuple[int, int, int]
 OVERLAY = 0.55  # weight of the class colour over the image, in every picture
@@ -79,6 +83,18 @@ class LabelSet:
         if len(colours) != len(self.names):
             raise UserError(f"The palette has {len(colours)} colours for {len(self.names)} classes.")
         object.__setattr__(self, "palette", colours)
+
+    @classmethod
+    def of_config(cls, config: "PreTrainedConfig") -> "LabelSet":
+        """The classes of a model, and what its loss ignores (`semantic_loss_ignore_index`).
+
+        A model with one output tells one class from everything else, as stock trains it (a sigmoid per pixel): its
+        classes are `background` and that one. A name that several classes have gets the class id behind it.
+        """
+        names = [printable(str(config.id2label[index])) for index in sorted(config.id2label)]
+        names = ["background", *names] if len(names) == 1 else names
+        names = [name if names.count(name) == 1 else f"{name} ({index})" for index, name in enumerate(names)]
+        return cls(names, config.to_dict().get("semantic_loss_ignore_index"))
 
     @property
     def num_labels(self) -> int:

@@ -25,7 +25,7 @@ from hfseg.data.masks import list_greys, looks_grey, place_ids
 from hfseg.data.oxford_pet import pet_labels
 from hfseg.data.pairing import same_form
 from hfseg.data.rows import EncodedRows, file_of_cell, undecoded
-from hfseg.data.samples import EvalSet, TrainSet, eval_set, some_rows, train_set
+from hfseg.data.samples import EvalSet, StreamingTrainSet, TrainSet, eval_set, some_rows, train_set
 from hfseg.data.source import Pair, Source, file_state
 from hfseg.data.transforms import TrainTransform
 from hfseg.data.workers import check_shared_memory, num_cores
@@ -40,6 +40,7 @@ __all__ = [
     "Pair",
     "SegCollator",
     "Source",
+    "StreamingTrainSet",
     "TrainSet",
     "TrainTransform",
     "allow_pixels",

@@ -3,7 +3,7 @@
 from hfseg.metrics.boundary import boundary_areas
 from hfseg.metrics.calibration import CalibrationCounter
 from hfseg.metrics.caveats import WIDE, caveats, half_width, uncertain_choice, unscored, useless
-from hfseg.metrics.class_ids import upsampled_class_ids
+from hfseg.metrics.class_ids import upsampled_class_ids, with_background
 from hfseg.metrics.confusion import count_confusion
 from hfseg.metrics.evaluate_metric import evaluate_metric
 from hfseg.metrics.intervals import (
@@ -69,5 +69,6 @@ __all__ = [
     "upsampled_class_ids",
     "useless",
     "weighted_sums",
+    "with_background",
     "with_interval",
 ]

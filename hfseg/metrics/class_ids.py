@@ -6,6 +6,21 @@ import torch.nn.functional as F
 CHUNK_ELEMENTS = 1 << 20  # upsampled logits at a time: 4 MB, which stay in a core's cache
 
 
+def with_background(logits: torch.Tensor) -> torch.Tensor:
+    """Logits of two classes from those of a model with one output; others as they are.
+
+    The softmax of (0, z) is (1 - sigmoid(z), sigmoid(z)), its cross-entropy the binary one, its argmax sigmoid(z) at
+    0.5, and bilinear upsampling keeps the 0: so everything after this holds for one output as for many.
+
+    Args:
+        logits: (B, K, h, w), any float type.
+
+    Returns:
+        (B, max(K, 2), h, w).
+    """
+    return torch.cat([torch.zeros_like(logits), logits], dim=1) if logits.shape[1] == 1 else logits
+
+
 def upsampled_class_ids(logits: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """The class of each pixel after bilinear upsampling (`align_corners=False`).
 

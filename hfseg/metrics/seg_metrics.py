@@ -13,7 +13,7 @@ from hfseg.labels import LabelSet
 from hfseg.metrics.audit import Convention, audit_conventions
 from hfseg.metrics.boundary import BANDS, boundary_areas
 from hfseg.metrics.calibration import Calibration, CalibrationCounter
-from hfseg.metrics.class_ids import upsampled_class_ids
+from hfseg.metrics.class_ids import upsampled_class_ids, with_background
 from hfseg.metrics.confusion import count_confusion
 from hfseg.metrics.id_maps import Mask, as_array, as_batch, as_counts, check_ids
 from hfseg.metrics.intervals import Interval, PairedTest, Score, bootstrap_interval, paired_test
@@ -125,7 +125,7 @@ class SegMetrics:
         """Counts a batch from logits, upsampled bilinearly to the labels' size: classes, and confidence where asked.
 
         Args:
-            logits: (B, K, h, w).
+            logits: (B, K, h, w), or (B, 1, h, w) of a model with one output, see `with_background`.
             references: labels (B, H, W) of 0..K-1 or the ignore index.
 
         Raises:
@@ -133,6 +133,7 @@ class SegMetrics:
         """
         labelled = as_batch(references, "references")
         small = torch.as_tensor(logits).to(labelled.device)
+        small = with_background(small) if small.ndim == 4 else small
         if small.ndim != 4 or small.shape[:2] != (len(labelled), self.labels.num_labels):
             raise UserError(f"Logits have shape {tuple(small.shape)} for labels {tuple(labelled.shape)}.")
         if not small.isfinite().all():

@@ -9,6 +9,7 @@ from hfseg.models.image_processors import own_processor, processor_beside
 from hfseg.models.inference import inference_copy
 from hfseg.models.loading import FCN_SIZES, load_model, load_processor
 from hfseg.models.loss import PLAIN, SegmentationLoss, segmentation_loss
+from hfseg.models.outputs import class_logits
 from hfseg.models.register import register
 from hfseg.models.segformer.configuration_segformer import SIZES, HfsegSegformerConfig
 from hfseg.models.segformer.modeling_segformer import HfsegSegformerForSemanticSegmentation
@@ -30,6 +31,7 @@ __all__ = [
     "Rows",
     "SegmentationLoss",
     "Whole",
+    "class_logits",
     "dry_run",
     "encoder_name",
     "forward_logits",

@@ -17,6 +17,7 @@ from hfseg.config import EvalConfig
 from hfseg.errors import UserError
 from hfseg.models.loss import STRIP_ELEMENTS_CPU, STRIP_ELEMENTS_GPU, Observer, SegmentationLoss, segmentation_loss
 from hfseg.models.model_files import FORWARD_ERRORS, reason
+from hfseg.models.outputs import class_logits
 
 SMALLEST_SIDE = 32  # the stride of the last stage of an encoder; some models have no pixel left below it
 WINDOWS_PER_PASS_GPU = 8  # on a CPU one window at a time: it is large enough to keep the cores busy
@@ -147,7 +148,7 @@ def forward_logits(network: nn.Module, pixel_values: torch.Tensor) -> torch.Tens
         UserError: the model does not take images of this size, or cannot be computed at all.
     """
     try:
-        logits = network(pixel_values=pixel_values)["logits"]
+        logits = class_logits(network(pixel_values=pixel_values))
     except FORWARD_ERRORS as error:
         raise UserError(
             f"The model fails on any image ({reason(error)}): its class cannot compute what its config says. Save or "

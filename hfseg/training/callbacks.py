@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hfseg.config import ModelConfig
+from hfseg.data import StreamingTrainSet, TrainSet
 from hfseg.errors import UserError
 from hfseg.files import write_text, writing
 from hfseg.models import Frozen, freeze_encoder
@@ -139,13 +140,14 @@ class ScheduledUnfreezing(TrainerCallback):
 
 
 class EpochCallback(TrainerCallback):
-    """Tells the training set the epoch. accelerate does so too, but not under several processes."""
+    """Tells hfseg's training sets the epoch. accelerate does so too, but not under several processes."""
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         dataset = kwargs["train_dataloader"].dataset
-        dataset.set_epoch(int(state.epoch or 0))
+        if isinstance(dataset, TrainSet | StreamingTrainSet):
+            dataset.set_epoch(int(state.epoch or 0))
 
 
 class HistoryCallback(TrainerCallback):

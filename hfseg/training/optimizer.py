@@ -11,7 +11,7 @@ from hfseg.models import encoder_name
 
 
 def parameter_groups(
-    model: PreTrainedModel, args: TrainingArguments, head_lr_factor: float = 1.0, layer_decay: float | None = None
+    model: nn.Module, args: TrainingArguments, head_lr_factor: float = 1.0, layer_decay: float | None = None
 ) -> list[dict[str, Any]]:
     """The optimizer's groups: by learning rate, and each with and without weight decay.
 
@@ -24,8 +24,13 @@ def parameter_groups(
         Groups from the encoder's last layer down to its first, then the head's; frozen parameters are in none.
 
     Raises:
-        UserError: `layer_decay` for a model that does not tell its stages.
+        UserError: the model is not one of transformers, or `layer_decay` for one that does not tell its stages.
     """
+    if not isinstance(model, PreTrainedModel):
+        raise UserError(
+            f"head_lr_factor and layer_decay are for models of transformers, which say what their encoder is; this is "
+            f"a {type(model).__name__}. Leave them out, or pass `optimizers` or `optimizer_cls_and_kwargs`."
+        )
     groups = []
     for parameters, factor in _parts(model, head_lr_factor, layer_decay):
         trained = [parameter for parameter in parameters if parameter.requires_grad]

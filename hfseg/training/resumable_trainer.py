@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from hfseg.errors import UserError
@@ -30,21 +31,19 @@ class ResumableTrainer(PublishingTrainer):
 
     A checkpoint that does not fit the model entirely is an error; stock only warns.
 
-    Args:
-        num_labels: K of the confusion matrix that the training adds up.
+    Attributes:
         ema: decay of the average of the weights that is scored and kept in their place, see `WeightAverage`.
-        trainer_arguments: those of `transformers.Trainer`, unchanged.
     """
 
-    def __init__(self, num_labels: int, ema: float | None, **trainer_arguments: Any) -> None:
-        super().__init__(**trainer_arguments)
-        self.ema = ema
+    def __init__(self, *trainer_arguments: Any, **more_trainer_arguments: Any) -> None:
+        super().__init__(*trainer_arguments, **more_trainer_arguments)
+        self.ema: float | None = None
         self.add_callback(TrainingStateCallback(self))
         self._average: WeightAverage | None = None  # while training
         self._resumed_from: Path | None = None
         self._writing_to: Path | None = None
         self._began: float | None = None  # while training: when, if it had never been interrupted
-        self._train_confusion = torch.zeros(num_labels, num_labels, dtype=torch.int64)  # since the last log
+        self._train_confusion = torch.zeros(0, 0, dtype=torch.int64)  # since the last log, of a segmentation
         self._undefined_is_said = False  # that `metric_for_best_model` is
 
     def get_train_dataloader(self) -> Any:
@@ -79,7 +78,8 @@ class ResumableTrainer(PublishingTrainer):
     def _has_other_names_on_disk(self) -> bool:
         """Whether weights may have to be translated, as `from_pretrained` does and the stock Trainer does not."""
         own = isinstance(self.model, HfsegSegformerForSemanticSegmentation | HfsegFCNForSemanticSegmentation)
-        return not (own or self.is_fsdp_enabled or self.is_deepspeed_enabled)
+        is_of_transformers = isinstance(self.model, PreTrainedModel) and not own
+        return is_of_transformers and not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
 
     def _get_output_dir(self, trial: Any) -> str:
         return super()._get_output_dir(trial) if self._writing_to is None else str(self._writing_to)
@@ -137,6 +137,12 @@ class ResumableTrainer(PublishingTrainer):
 
     def begin_training(self) -> None:
         """Called when stock has set everything to zero: restores what its checkpoint does not have."""
+        if self._train_batch_size != self.args.train_batch_size:  # of `auto_find_batch_size`
+            logger.warning(
+                "The memory is too small for per_device_train_batch_size=%d: the training begins again with "
+                "per_device_train_batch_size=%d.",
+                self.args.per_device_train_batch_size, self._train_batch_size // max(self.args.n_gpu, 1),
+            )  # fmt: skip
         self._train_confusion.zero_()
         self._began = time.monotonic()
         self._average = None if self.ema is None else WeightAverage(self.model, self.ema)

@@ -2,37 +2,34 @@
 
 import logging
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
-from transformers import PreTrainedModel
-from transformers.modeling_outputs import SemanticSegmenterOutput
+from transformers import TrainerCallback, TrainingArguments
 from transformers.optimization import GreedyLR
+from transformers.trainer_utils import PredictionOutput
 
 from hfseg.config import EvalConfig, LossConfig
 from hfseg.data import SegCollator, normalise
-from hfseg.errors import UserError, shown
+from hfseg.errors import UserError
 from hfseg.labels import LabelSet
 from hfseg.metrics import SegMetrics, compute_from_confusion
-from hfseg.models import (
-    PLAIN,
-    inference_copy,
-    segmentation_loss,
-)
+from hfseg.models import PLAIN, class_logits, inference_copy, segmentation_loss
 from hfseg.training.arguments import check_schedule, refused
 from hfseg.training.callbacks import EpochCallback, best_metric_is_undefined, best_metric_key
+from hfseg.training.classes import check_classes, is_segmentation_model, labels_of
 from hfseg.training.counting import count_images
 from hfseg.training.optimizer import parameter_groups
 from hfseg.training.resumable_trainer import DIVERGED_REMEDY, ResumableTrainer
 from hfseg.training.sync_batch_norm import synchronise_batch_norms
 
 Batch = dict[str, Any]  # tensors, and `names`
-
+OF_THE_BATCH = ("sizes", "names")  # what a `SegCollator` says of a batch, beside what a model takes
 ONE_PASS = EvalConfig()
 
 logger = logging.getLogger(__name__)
@@ -41,56 +38,109 @@ logger = logging.getLogger(__name__)
 class SegTrainer(ResumableTrainer):
     """`transformers.Trainer` for any semantic segmentation model, with exact losses and metrics.
 
-    What differs from the stock Trainer, and why:
+    It takes what `Trainer` takes, positional too, and a script changes one word. What differs from stock, and why:
 
     * The loss is computed outside the model, from its small logits, and divided by the number of valid pixels of the
       whole optimizer step. Stock SegFormer averages per micro-batch and ignores the accumulated count.
     * The log has `train_mean_iou`, from all pixels since the last log.
-    * Evaluation returns counts per image at the labels' native size instead of logits, which would fill the memory.
+    * Without `compute_metrics`, `evaluate` scores with `SegMetrics`: it returns counts per image at the labels' native
+      size instead of logits, which would fill the memory.
     * A checkpoint that does not fit the model entirely is an error; stock only warns.
     * A checkpoint is whole or not there, and a training that goes on from it is the uninterrupted one, logs included.
     * A loss that is NaN or infinite stops the training; stock trains on.
     * A metric that is undefined, such as the IoU of a class that an evaluation has not seen, is never the best one
       and moves no learning rate; stock stops with a TypeError.
 
+    A `compute_loss_func`, `compute_metrics`, collator or optimizer of your own is used as stock uses it. So is any
+    other model, which is trained as stock trains it: the first three points are for models that
+    `AutoModelForSemanticSegmentation` knows, and for every model once `labels` are given. That may be a plain
+    `nn.Module` whose `forward(pixel_values=...)` returns logits (B, K, h, w).
+
     Args:
-        labels: the classes.
+        model: as in `Trainer`, like everything down to `preprocess_logits_for_metrics`.
+        args: likewise; they are left as they are.
+        data_collator: by default a `SegCollator(labels)`.
+        compute_metrics: by default a `SegMetrics(labels)`. `predict` returns logits like stock's, unless a
+            `SegMetrics` is given here.
+        labels: the classes; by default those of a `SegCollator` or `SegMetrics` that is given, or of the model's
+            config, see `LabelSet.of_config`.
         loss: options of the training loss; evaluation always reports plain cross-entropy.
-        evaluation: how evaluation runs; `whole` and `slide` want an `EvalSet(native=True)`.
-        head_lr_factor: learning rate of everything outside the encoder, in multiples of `learning_rate`.
+        evaluation: how `SegMetrics` are counted; `whole` and `slide` want an `EvalSet(native=True)`.
+        head_lr_factor: learning rate of everything outside the encoder, in multiples of `learning_rate`. With it or
+            `layer_decay` the optimizer has the groups of `parameter_groups`, otherwise stock's.
         layer_decay: what each layer of the encoder learns slower than the one above it, see `parameter_groups`.
         ema: decay of the average of the weights that is scored and kept in their place, see `WeightAverage`.
-        trainer_arguments: those of `transformers.Trainer`, unchanged; `data_collator` is a `SegCollator(labels)` and
-            `compute_metrics` a `SegMetrics(labels)` unless given.
 
     Raises:
-        UserError: the model, the collator or the metrics are for other classes than `labels`.
+        UserError: the model, the collator or the metrics are for other classes than `labels`; `loss` or `evaluation`
+            with functions of your own that would not look at them.
 
     Example: see the README.
     """
 
     optimizer: torch.optim.Optimizer | None
+    compute_loss_func: Callable[..., torch.Tensor] | None
+    compute_metrics: Callable[..., dict[str, Any]] | None
 
     def __init__(
         self,
+        model: nn.Module | None = None,
+        args: TrainingArguments | None = None,
+        data_collator: Callable[[list[Any]], dict[str, Any]] | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        model_init: Callable[..., nn.Module] | None = None,
+        compute_loss_func: Callable[..., torch.Tensor] | None = None,
+        compute_metrics: Callable[..., dict[str, Any]] | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[torch.optim.Optimizer | None, LRScheduler | None] = (None, None),
+        optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None = None,
+        preprocess_logits_for_metrics: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
         *,
-        labels: LabelSet,
+        labels: LabelSet | None = None,
         loss: LossConfig = PLAIN,
         evaluation: EvalConfig = ONE_PASS,
-        head_lr_factor: float = 1.0,
+        head_lr_factor: float | None = None,
         layer_decay: float | None = None,
         ema: float | None = None,
-        **trainer_arguments: Any,
     ) -> None:
-        self.labels = labels
-        self.loss = loss
-        self.evaluation = evaluation
+        super().__init__(
+            model, args, data_collator, train_dataset, eval_dataset, processing_class, model_init, compute_loss_func,
+            compute_metrics, callbacks, optimizers, optimizer_cls_and_kwargs, preprocess_logits_for_metrics,
+        )  # fmt: skip
+        self.loss, self.evaluation, self.ema = loss, evaluation, ema
         self.head_lr_factor, self.layer_decay = head_lr_factor, layer_decay
-        parts = {"compute_metrics": SegMetrics(labels), "data_collator": SegCollator(labels)}
-        trainer_arguments |= {name: part for name, part in parts.items() if trainer_arguments.get(name) is None}
-        # With a `compute_loss_func`, Trainer leaves labels out of the model's call and our sum / count unscaled.
-        super().__init__(labels.num_labels, ema, compute_loss_func=self._step_loss, **trainer_arguments)
-        self._check_classes()
+        self._inference_copy: nn.Module | None = None
+        self._trains_segmentation = False  # with `_step_loss`
+        self._counts_by_default = False  # without `compute_metrics`
+        self.scored_names: list[str] = []  # of the images that this process has scored in the last evaluation
+        self.add_callback(EpochCallback())
+        if labels is not None or is_segmentation_model(self.model):
+            self._set_up_segmentation(labels, data_collator)
+
+    def _set_up_segmentation(self, labels: LabelSet | None, data_collator: Any) -> None:
+        """What makes this more than the stock Trainer."""
+        self.labels = labels or labels_of(self.model, data_collator, self.compute_metrics)
+        self._train_confusion = torch.zeros(self.labels.num_labels, self.labels.num_labels, dtype=torch.int64)
+        if self.compute_loss_func is None:
+            # With one, Trainer leaves labels out of the model's call and our sum / count unscaled.
+            self.compute_loss_func, self._trains_segmentation = self._step_loss, True
+        elif self.loss != PLAIN:
+            raise UserError("`loss` has options, and `compute_loss_func` computes the loss: leave one of them out.")
+        self.label_names = self.args.label_names or ["labels"]  # also where `forward` does not take them
+        if data_collator is None:
+            self.data_collator = SegCollator(self.labels)
+        if self.compute_metrics is None:
+            self.compute_metrics, self._counts_by_default = SegMetrics(self.labels), True
+        elif not isinstance(self.compute_metrics, SegMetrics) and self.evaluation != ONE_PASS:
+            raise UserError("`evaluation` is how SegMetrics are counted: leave `evaluation` or `compute_metrics` out.")
+        check_classes(self.labels, self.model, self.data_collator, self.compute_metrics)
+        if self.args.label_smoothing_factor:
+            raise UserError(
+                f"label_smoothing_factor={self.args.label_smoothing_factor} is for texts. Leave it out, and give "
+                f"SegTrainer loss=LossConfig(label_smoothing={self.args.label_smoothing_factor})."
+            )
         if self.args.n_gpu > 1:
             raise UserError(
                 f"{self.args.n_gpu} GPUs are visible to one process, where Trainer would use DataParallel. Start one "
@@ -98,33 +148,12 @@ class SegTrainer(ResumableTrainer):
             )
         if self.args.world_size > 1 and self.args.device.type == "cuda":
             synchronise_batch_norms(self.model)
-        self.add_callback(EpochCallback())
-        self._inference_copy: nn.Module | None = None
-        self.scored_names: list[str] = []  # of the images that this process has scored in the last evaluation
-
-    def _check_classes(self) -> None:
-        """Raises UserError where model, collator or metrics know other classes than `labels`."""
-        own, model, metrics = self.labels, self.model, self.compute_metrics
-        if isinstance(model, PreTrainedModel) and model.config.num_labels != own.num_labels:
-            raise UserError(
-                f"The model has {model.config.num_labels} outputs for {own.num_labels} classes "
-                f"({shown(list(own.names))}). Build it with num_labels={own.num_labels}, or load it with "
-                "id2label=labels.id2label, label2id=labels.label2id and ignore_mismatched_sizes=True."
-            )
-        others = {"data_collator": self.data_collator.labels} if isinstance(self.data_collator, SegCollator) else {}
-        others |= {"compute_metrics": metrics.labels} if isinstance(metrics, SegMetrics) else {}
-        for name, other in others.items():
-            numbered = tuple(map(str, range(own.num_labels)))  # of a SegMetrics(3)
-            if other.names not in (own.names, numbered) or other.ignore_index != own.ignore_index:
-                raise UserError(
-                    f"{name} is for the classes {shown(list(other.names))} with ignore_index={other.ignore_index}, "
-                    f"the trainer's labels are {shown(list(own.names))} with ignore_index={own.ignore_index}. Make "
-                    f"both from the same LabelSet, or leave {name} out."
-                )
 
     def _prepare_inputs(self, inputs: Batch) -> Batch:
-        """The stock method on a batch whose bytes have come to the device, and are normalised there."""
-        return super()._prepare_inputs(normalise(inputs))
+        """The stock method on what the model takes: bytes come to the device and are normalised there."""
+        if not isinstance(inputs, dict):
+            return super()._prepare_inputs(inputs)
+        return super()._prepare_inputs(normalise({key: inputs[key] for key in inputs if key not in OF_THE_BATCH}))
 
     def _get_collator_with_removed_columns(
         self, data_collator: Callable[..., Any], description: str | None = None
@@ -136,8 +165,10 @@ class SegTrainer(ResumableTrainer):
 
     # --- training
 
-    def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> torch.Tensor:
+    def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> Any:
         """Valid pixels of one optimizer step, over all its micro-batches and processes (stock counts 255 too)."""
+        if not self._trains_segmentation or not all("labels" in batch for batch in batch_samples):
+            return super()._get_num_items_in_batch(batch_samples, device)
         ignored = self.labels.ignore_index
         valid = sum((batch["labels"] != ignored).sum() for batch in batch_samples)
         total = torch.as_tensor(valid, device=device)
@@ -146,27 +177,23 @@ class SegTrainer(ResumableTrainer):
         return total
 
     def _step_loss(
-        self, outputs: SemanticSegmenterOutput, labels: torch.Tensor, num_items_in_batch: torch.Tensor
+        self, outputs: Any, labels: torch.Tensor | None, num_items_in_batch: torch.Tensor | None = None
     ) -> torch.Tensor:
-        main = segmentation_loss(outputs["logits"], labels, self.labels.ignore_index, self.loss)
-        self._train_confusion = self._train_confusion.to(labels.device) + main.confusion[:, :-1].sum(0)
+        """The `compute_loss_func`: sums over valid pixels, divided by their number in the whole step."""
+        if labels is None:
+            raise UserError(
+                "A training sample has no `labels`: the loss needs class ids (height, width) for each image."
+            )
+        main = segmentation_loss(class_logits(outputs), labels, self.labels.ignore_index, self.loss)
+        if self.model.training:
+            self._train_confusion = self._train_confusion.to(labels.device) + main.confusion[:, :-1].sum(0)
         total = main.total
-        auxiliary_logits = outputs.get("auxiliary_logits")
+        auxiliary_logits = outputs.get("auxiliary_logits") if isinstance(outputs, dict) else None
         if auxiliary_logits is not None and self.loss.aux_weight > 0:
             auxiliary = segmentation_loss(auxiliary_logits, labels, self.labels.ignore_index, self.loss)
             total = total + self.loss.aux_weight * auxiliary.total
-        return total / num_items_in_batch.clamp(min=1)
-
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: Batch,
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
-        """The stock method, which hands everything in the batch but the labels to the model."""
-        inputs = {key: value for key, value in inputs.items() if key not in ("sizes", "names")}
-        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        num_valid = main.num_valid if num_items_in_batch is None else num_items_in_batch
+        return total / num_valid.clamp(min=1)
 
     def training_step(
         self, model: nn.Module, inputs: Batch, num_items_in_batch: torch.Tensor | int | None = None
@@ -183,7 +210,7 @@ class SegTrainer(ResumableTrainer):
                 f"A batch norm over maps of one pixel cannot learn from a batch of one image{samples}. Train with "
                 "per_device_train_batch_size=2 or more and dataloader_drop_last=True."
             ) from error
-        if not torch.isfinite(loss):
+        if self._trains_segmentation and not torch.isfinite(loss):
             raise UserError(
                 f"The training has diverged: the loss of step {self.state.global_step + 1} is {loss.item()}{samples}. "
                 f"{DIVERGED_REMEDY}"
@@ -191,16 +218,20 @@ class SegTrainer(ResumableTrainer):
         return loss
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The stock optimizer over groups with the head's learning rate and without decay on norms and biases."""
-        if self.optimizer is None:
-            groups = parameter_groups(self.model, self.args, self.head_lr_factor, self.layer_decay)
-            with refused(f"train.optim={self.args.optim.value}, with its train.optim_args, adam_* and rates,"):
-                optimizer_class, arguments = self.get_optimizer_cls_and_kwargs(self.args, self.model)
-                self.optimizer = optimizer_class(groups, **arguments)
+        """The stock optimizer; with `head_lr_factor` or `layer_decay` over the groups of `parameter_groups`."""
+        if self.optimizer is not None or (self.head_lr_factor is None and self.layer_decay is None):
+            return super().create_optimizer(model)
+        groups = parameter_groups(self.model, self.args, self.head_lr_factor or 1.0, self.layer_decay)
+        with refused(f"train.optim={self.args.optim.value}, with its train.optim_args, adam_* and rates,"):
+            chosen = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            optimizer_class, arguments = chosen
+            self.optimizer = optimizer_class(groups, **arguments)
         return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
         """The stock scheduler; raises UserError for a wrong `lr_scheduler_kwargs` now and not at its first use."""
+        if self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
         chosen = f"train.lr_scheduler_type={self.args.lr_scheduler_type.value}"
         with refused(f"{chosen} with train.lr_scheduler_kwargs={self.args.lr_scheduler_kwargs}"):
             scheduler = super().create_scheduler(num_training_steps, optimizer)
@@ -209,6 +240,9 @@ class SegTrainer(ResumableTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds `train_mean_iou` to the lines that carry the training loss, and `seconds` of training to all of it."""
+        if not self._trains_segmentation:
+            super().log(logs, start_time)
+            return
         if self._began is not None:
             logs["seconds"] = round(time.monotonic() - self._began, 2)
         if "train_loss" in logs:  # stock has its mean over the steps since the last resume
@@ -258,10 +292,27 @@ class SegTrainer(ResumableTrainer):
         finally:
             args.dataloader_drop_last, args.dataloader_persistent_workers = kept
 
+    def predict(
+        self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test"
+    ) -> PredictionOutput:
+        """The stock method: logits and labels; the counts of `count_images` where a `SegMetrics` was given."""
+        with self._without_default_metrics():
+            return super().predict(test_dataset, ignore_keys, metric_key_prefix)
+
+    @contextmanager
+    def _without_default_metrics(self) -> Iterator[None]:
+        kept = self.compute_metrics
+        self.compute_metrics = None if self._counts_by_default else kept
+        try:
+            yield
+        finally:
+            self.compute_metrics = kept
+
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         """The stock loop, from a clean count even where the last evaluation ended in an exception."""
-        if isinstance(self.compute_metrics, SegMetrics):
-            self.compute_metrics.reset()
+        if not isinstance(self.compute_metrics, SegMetrics):
+            return super().evaluation_loop(*args, **kwargs)
+        self.compute_metrics.reset()
         self.scored_names = []
         self._inference_copy = inference_copy(self.model)
         try:
@@ -271,22 +322,54 @@ class SegTrainer(ResumableTrainer):
 
     def prediction_step(
         self, model: nn.Module, inputs: Batch, prediction_loss_only: bool, ignore_keys: list[str] | None = None
-    ) -> tuple[torch.Tensor | None, dict[str, torch.Tensor] | None, torch.Tensor | None]:
-        """Counts instead of logits.
+    ) -> tuple[Any, Any, Any]:
+        """Counts instead of logits, for `SegMetrics`; otherwise the stock method.
 
         Returns:
             No loss (its mean per batch would be wrong for a short last batch; `SegMetrics` has the exact one); what
             `count_images` returns, per image because the Trainer cuts the padding of the last distributed batch by
             rows; a placeholder for the labels.
         """
-        inputs = self._prepare_inputs(inputs)
-        self.scored_names += inputs.get("names", [])
         metrics = self.compute_metrics
-        wanted = metrics.options if isinstance(metrics, SegMetrics) else {}
+        if not isinstance(metrics, SegMetrics) or inputs.get("labels") is None:
+            return self._logits_and_labels(model, inputs, prediction_loss_only, ignore_keys)
+        names, sizes = inputs.get("names", []), inputs.get("sizes")
+        self.scored_names += names
+        inputs = self._prepare_inputs(inputs)
+        about = {"names": names, "sizes": all_sizes(inputs["labels"]) if sizes is None else sizes}
         network = self._inference_copy or model
         with torch.no_grad(), self.accelerator.autocast():
-            counts = count_images(network, inputs, self.evaluation, self.labels.ignore_index, **wanted)
+            counts = count_images(
+                network, inputs | about, self.evaluation, self.labels.ignore_index, **metrics.options
+            )
         loss_sums = counts["loss"]
         if prediction_loss_only:
             return loss_sums[:, 0].sum() / loss_sums[:, 1].sum().clamp(min=1), None, None
         return None, counts, loss_sums.new_zeros(len(loss_sums), 1)
+
+    def _logits_and_labels(
+        self, model: nn.Module, inputs: Batch, prediction_loss_only: bool, ignore_keys: list[str] | None
+    ) -> tuple[Any, Any, Any]:
+        if isinstance(inputs.get("pixel_values"), list):
+            raise UserError(
+                "The images of a batch have different sizes, so their logits fit into no tensor. Resize them to one "
+                "size, set per_device_eval_batch_size=1, or evaluate with SegMetrics."
+            )
+        return super().prediction_step(NamedLogits(model), inputs, prediction_loss_only, ignore_keys)
+
+
+class NamedLogits(nn.Module):
+    """A network whose outputs have names, as stock expects them: the logits of one that returns nothing else."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, **inputs: Any) -> Any:
+        outputs = self.network(**inputs)
+        return {"logits": outputs} if isinstance(outputs, torch.Tensor) else outputs
+
+
+def all_sizes(labels: torch.Tensor) -> torch.Tensor:
+    """Height and width (B, 2) of each label map of a batch without padding."""
+    return torch.tensor([tuple(labels.shape[-2:])] * len(labels))
