@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from hfseg.config import LossConfig
 from hfseg.errors import UserError
-from hfseg.metrics import count_confusion
+from hfseg.metrics import count_confusion, with_background
 
 PLAIN = LossConfig()
 
@@ -170,6 +170,22 @@ def _pixel_losses(
             options.ohem
         )
     return (losses * is_hard).sum()
+
+
+def mean_loss(logits: torch.Tensor, labels: torch.Tensor, ignore_index: int = 255) -> torch.Tensor:
+    """The loss that a model returns by itself: what stock SegFormer returns.
+
+    Args:
+        logits: (B, K, h, w).
+        labels: (B, H, W) of 0..K-1 or `ignore_index`; for one output 1 where its class is.
+        ignore_index: label of pixels that do not count.
+
+    Returns:
+        The mean cross-entropy over valid pixels. For K = 1 the binary one, whose mean stock takes over all pixels,
+        ignored ones being zero.
+    """
+    found = segmentation_loss(with_background(logits), labels, ignore_index)
+    return found.total / labels.numel() if logits.shape[1] == 1 else found.mean
 
 
 class _DiceSums:

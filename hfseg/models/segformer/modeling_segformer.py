@@ -26,7 +26,7 @@ from transformers.modeling_outputs import BaseModelOutput, SemanticSegmenterOutp
 from transformers.modeling_utils import PreTrainedModel
 
 from hfseg.errors import UserError
-from hfseg.models.loss import segmentation_loss
+from hfseg.models.loss import mean_loss
 from hfseg.models.segformer.configuration_segformer import HfsegSegformerConfig
 from hfseg.models.segformer.conversion import RENAMED
 from hfseg.models.segformer.decode_head import HfsegSegformerClassifier, HfsegSegformerDecodeHead
@@ -53,6 +53,7 @@ class HfsegSegformerSelfAttention(nn.Module):
     def __init__(self, config: HfsegSegformerConfig, stage: int) -> None:
         super().__init__()
         channels = config.hidden_sizes[stage]
+        self.config = config  # which may get another `attn_implementation` later
         self.num_heads = config.num_attention_heads[stage]
         self.dropout = config.attention_probs_dropout_prob
         self.sr_ratio = config.sr_ratios[stage]
@@ -78,14 +79,24 @@ class HfsegSegformerSelfAttention(nn.Module):
         """(B, N, C) -> (B, heads, N, C/heads)"""
         return tokens.view(*tokens.shape[:2], self.num_heads, -1).transpose(1, 2)
 
-    def forward(self, tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    def forward(
+        self, tokens: torch.Tensor, height: int, width: int, attentions: list[torch.Tensor] | None = None
+    ) -> torch.Tensor:
         reduced = self.reduce(tokens, height, width) if self.sr_ratio > 1 else tokens
-        attended = F.scaled_dot_product_attention(
-            self.split_heads(self.query(tokens)),
-            self.split_heads(self.key(reduced)),
-            self.split_heads(self.value(reduced)),
-            dropout_p=self.dropout if self.training else 0.0,
+        query, key, value = (
+            self.split_heads(each) for each in (self.query(tokens), self.key(reduced), self.value(reduced))
         )
+        if attentions is None and self.config._attn_implementation != "eager":
+            dropout = self.dropout if self.training else 0.0
+            attended = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+        else:
+            scores = query @ key.transpose(2, 3) * query.shape[-1] ** -0.5  # (B, heads, N, N / r^2)
+            weights = F.dropout(
+                scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype), self.dropout, self.training
+            )
+            attended = weights @ value
+            if attentions is not None:
+                attentions.append(weights)
         return attended.transpose(1, 2).flatten(2)  # (B, N, C)
 
 
@@ -108,8 +119,10 @@ class HfsegSegformerAttention(nn.Module):
         self.self = HfsegSegformerSelfAttention(config, stage)
         self.output = HfsegSegformerSelfOutput(config.hidden_sizes[stage])
 
-    def forward(self, tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        return self.output(self.self(tokens, height, width))
+    def forward(
+        self, tokens: torch.Tensor, height: int, width: int, attentions: list[torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        return self.output(self.self(tokens, height, width, attentions))
 
 
 class HfsegSegformerDWConv(nn.Module):
@@ -185,17 +198,21 @@ class HfsegSegformerLayer(GradientCheckpointingLayer):
             branch = branch * branch.new_empty(len(branch), 1, 1).bernoulli_(keep).div_(keep)
         return tokens + branch
 
-    def forward(self, tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        tokens = self.add(tokens, self.dropout(self.attention(self.layer_norm_1(tokens), height, width)))
+    def forward(
+        self, tokens: torch.Tensor, height: int, width: int, attentions: list[torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        tokens = self.add(tokens, self.dropout(self.attention(self.layer_norm_1(tokens), height, width, attentions)))
         return self.add(tokens, self.mlp(self.layer_norm_2(tokens), height, width))
 
 
 class HfsegSegformerBlocks(nn.ModuleList):
     """The layers of one stage, in order."""
 
-    def forward(self, tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    def forward(
+        self, tokens: torch.Tensor, height: int, width: int, attentions: list[torch.Tensor] | None = None
+    ) -> torch.Tensor:
         for layer in self:
-            tokens = layer(tokens, height, width)
+            tokens = layer(tokens, height, width, attentions)
         return tokens
 
 
@@ -218,13 +235,13 @@ class HfsegSegformerEncoder(nn.Module):
         )
         self.layer_norm = nn.ModuleList(nn.LayerNorm(channels[i + 1]) for i in stages)
 
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """(B, 3, H, W) -> one (B, C_i, h_i, w_i) per stage, channels-last."""
+    def forward(self, image: torch.Tensor, attentions: list[torch.Tensor] | None = None) -> tuple[torch.Tensor, ...]:
+        """(B, 3, H, W) -> one (B, C_i, h_i, w_i) per stage, channels-last; each block's weights into `attentions`."""
         features = []
         image = image.contiguous(memory_format=torch.channels_last)
         for embed, blocks, norm in zip(self.patch_embeddings, self.block, self.layer_norm, strict=True):
             tokens, height, width = embed(image)
-            image = to_image(norm(blocks(tokens, height, width)), height, width)
+            image = to_image(norm(blocks(tokens, height, width, attentions)), height, width)
             features.append(image)
         return tuple(features)
 
@@ -277,10 +294,54 @@ class HfsegSegformerModel(HfsegSegformerPreTrainedModel):
         self.encoder = HfsegSegformerEncoder(config)
         self.post_init()
 
-    def forward(self, pixel_values: torch.Tensor) -> BaseModelOutput:
-        """Images (B, 3, H, W) to features (B, C_i, h_i, w_i): all stages, and the last as `last_hidden_state`."""
-        features = self.encoder(pixel_values)
-        return BaseModelOutput(last_hidden_state=features[-1], hidden_states=features)
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> BaseModelOutput | tuple[torch.Tensor, ...]:
+        """Computes the features of an image.
+
+        Args:
+            pixel_values: normalised images (B, 3, H, W).
+            output_hidden_states: also return the features of all stages; by default what the config says.
+            output_attentions: also return the attention weights of all blocks, likewise. They are computed as with
+                `attn_implementation="eager"`.
+            return_dict: False returns a tuple; likewise.
+
+        Returns:
+            `last_hidden_state` (B, C, H/32, W/32), `hidden_states` (four of (B, C_i, h_i, w_i)), `attentions` (of each
+            block (B, heads, N, N / r^2), r its stage's reduction).
+
+        Raises:
+            UserError: images of another shape.
+        """
+        features, attentions = self.encode(pixel_values, output_attentions)
+        wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        output = BaseModelOutput(
+            last_hidden_state=features[-1], hidden_states=features if wanted else None, attentions=attentions
+        )
+        return output.to_tuple() if is_tuple(self.config, return_dict) else output
+
+    def encode(
+        self, pixel_values: torch.Tensor, output_attentions: bool | None = None
+    ) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...] | None]:
+        """The features of all stages, and the attention weights where they are wanted."""
+        if pixel_values.ndim != 4 or pixel_values.shape[1] != self.config.num_channels:
+            raise UserError(
+                f"pixel_values must be (batch, {self.config.num_channels}, height, width); got "
+                f"{tuple(pixel_values.shape)}. Convert images to RGB and add the batch dimension."
+            )
+        wanted = self.config.output_attentions if output_attentions is None else output_attentions
+        attentions: list[torch.Tensor] | None = [] if wanted else None
+        features = self.encoder(pixel_values, attentions)
+        return features, None if attentions is None else tuple(attentions)
+
+
+def is_tuple(config: HfsegSegformerConfig, return_dict: bool | None) -> bool:
+    """Whether a model returns a tuple."""
+    return not (config.return_dict if return_dict is None else return_dict)
 
 
 class HfsegSegformerForSemanticSegmentation(HfsegSegformerPreTrainedModel):
@@ -311,32 +372,29 @@ class HfsegSegformerForSemanticSegmentation(HfsegSegformerPreTrainedModel):
         pixel_values: torch.Tensor,
         labels: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
         return_dict: bool | None = None,
     ) -> SemanticSegmenterOutput | tuple[torch.Tensor, ...]:
-        """Computes logits, and the mean cross-entropy over valid pixels where labels are given.
+        """Computes logits, and the loss where labels are given.
 
         Args:
             pixel_values: normalised images (B, 3, H, W).
             labels: int64 (B, H', W') of 0..K-1 or `config.semantic_loss_ignore_index`, of any size.
-            output_hidden_states: also return the four stages' features (B, C_i, h_i, w_i).
-            return_dict: False returns a tuple.
+            output_hidden_states: as in `HfsegSegformerModel`.
+            output_attentions: likewise.
+            return_dict: likewise.
 
         Returns:
-            `loss` (scalar or None), `logits` (B, K, H/4, W/4), `hidden_states`.
+            `loss` (scalar or None, see `mean_loss`), `logits` (B, K, H/4, W/4), `hidden_states`, `attentions`.
 
         Raises:
             UserError: images of another shape.
         """
-        if pixel_values.ndim != 4 or pixel_values.shape[1] != self.config.num_channels:
-            raise UserError(
-                f"pixel_values must be (batch, {self.config.num_channels}, height, width); got "
-                f"{tuple(pixel_values.shape)}. Convert images to RGB and add the batch dimension."
-            )
-        features = self.segformer(pixel_values).hidden_states
+        features, attentions = self.segformer.encode(pixel_values, output_attentions)
         logits = self.decode_head(features)
-        loss = None
-        if labels is not None:
-            loss = segmentation_loss(logits, labels, self.config.semantic_loss_ignore_index).mean
+        loss = None if labels is None else mean_loss(logits, labels, self.config.semantic_loss_ignore_index)
         wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        output = SemanticSegmenterOutput(loss=loss, logits=logits, hidden_states=features if wanted else None)
-        return output.to_tuple() if return_dict is False else output
+        output = SemanticSegmenterOutput(
+            loss=loss, logits=logits, hidden_states=features if wanted else None, attentions=attentions
+        )
+        return output.to_tuple() if is_tuple(self.config, return_dict) else output
