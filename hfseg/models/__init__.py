@@ -12,7 +12,7 @@ from hfseg.models.loss import PLAIN, SegmentationLoss, segmentation_loss
 from hfseg.models.outputs import class_logits
 from hfseg.models.register import register
 from hfseg.models.segformer.configuration_segformer import SIZES, HfsegSegformerConfig
-from hfseg.models.segformer.modeling_segformer import HfsegSegformerForSemanticSegmentation
+from hfseg.models.segformer.modeling_segformer import HfsegSegformerForSemanticSegmentation, HfsegSegformerModel
 from hfseg.models.segformer.speed_up import speed_up
 from hfseg.models.sources import resolve
 from hfseg.models.temperature import provenance_of, store_temperature, temperature_of
@@ -28,6 +28,7 @@ __all__ = [
     "HfsegFCNForSemanticSegmentation",
     "HfsegSegformerConfig",
     "HfsegSegformerForSemanticSegmentation",
+    "HfsegSegformerModel",
     "Rows",
     "SegmentationLoss",
     "Whole",

@@ -177,7 +177,7 @@ class SegTrainer(ScoringTrainer):
         total = main.total
         auxiliary_logits = outputs.get("auxiliary_logits") if isinstance(outputs, dict) else None
         if auxiliary_logits is not None and self.loss.aux_weight > 0:
-            auxiliary = segmentation_loss(auxiliary_logits, labels, self.labels.ignore_index, self.loss)
+            auxiliary = segmentation_loss(class_logits(auxiliary_logits), labels, self.labels.ignore_index, self.loss)
             total = total + self.loss.aux_weight * auxiliary.total
         num_valid = main.num_valid if num_items_in_batch is None else num_items_in_batch
         return total / num_valid.clamp(min=1)

@@ -5,13 +5,18 @@ torchvision, transformers and its configuration, and nothing of hfseg. The param
 """
 
 import copy
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.utils.checkpoint import checkpoint
 from torchvision.models.segmentation import fcn_resnet50, fcn_resnet101
 from transformers.modeling_outputs import SemanticSegmenterOutput
 from transformers.modeling_utils import PreTrainedModel
@@ -20,6 +25,7 @@ from transformers.models.auto import modeling_auto
 from .configuration_fcn import HfsegFCNConfig
 
 BUILDERS = {"resnet50": fcn_resnet50, "resnet101": fcn_resnet101}
+STAGES = ("layer1", "layer2", "layer3", "layer4")
 
 
 @dataclass
@@ -45,6 +51,7 @@ class HfsegFCNForSemanticSegmentation(PreTrainedModel):
     base_model_prefix = "backbone"
     main_input_name = "pixel_values"
     input_modalities = ("image",)
+    supports_gradient_checkpointing = True
     # `forward` takes no `num_items_in_batch`; its loss is a mean, which the Trainer has to scale itself.
     accepts_loss_kwargs = False
 
@@ -56,8 +63,12 @@ class HfsegFCNForSemanticSegmentation(PreTrainedModel):
             weights=None, weights_backbone=None, num_classes=config.num_labels, aux_loss=config.auxiliary_head
         )
         self.backbone = network.backbone
+        if config.blocks_per_stage is not None:
+            for stage in STAGES:
+                self.backbone[stage] = self.backbone[stage][: config.blocks_per_stage]
         self.classifier = network.classifier
         self.aux_classifier = network.aux_classifier
+        self.gradient_checkpointing = False  # set by transformers' `gradient_checkpointing_enable`
         self.post_init()
 
     @torch.no_grad()
@@ -77,6 +88,8 @@ class HfsegFCNForSemanticSegmentation(PreTrainedModel):
         self,
         pixel_values: torch.Tensor,
         labels: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
         return_dict: bool | None = None,
     ) -> FCNOutput | tuple[torch.Tensor, ...]:
         """Computes logits, and the mean cross-entropy over valid pixels where labels are given.
@@ -84,10 +97,14 @@ class HfsegFCNForSemanticSegmentation(PreTrainedModel):
         Args:
             pixel_values: normalised images (B, 3, H, W).
             labels: int64 (B, H', W') of 0..K-1 or `config.semantic_loss_ignore_index`, of any size.
-            return_dict: False returns a tuple.
+            output_hidden_states: also return the features of the backbone's four stages; by default what the config
+                says.
+            output_attentions: does nothing: convolutions have none.
+            return_dict: False returns a tuple; by default what the config says.
 
         Returns:
-            `loss` (scalar or None; of the main head alone), `logits` (B, K, H/8, W/8), `auxiliary_logits`.
+            `loss` (scalar or None; of the main head alone; for K = 1 that of stock SegFormer), `logits`
+            (B, K, H/8, W/8), `hidden_states`, `auxiliary_logits`.
 
         Raises:
             ValueError: images of another shape.
@@ -98,19 +115,40 @@ class HfsegFCNForSemanticSegmentation(PreTrainedModel):
                 f"{tuple(pixel_values.shape)}. Convert images to RGB and add the batch dimension."
             )
         # Convolutions keep the memory format of their input: channels last from here to the logits.
-        features = self.backbone(pixel_values.contiguous(memory_format=torch.channels_last))
-        logits = self.classifier(features["out"])
+        features = self._features(pixel_values.contiguous(memory_format=torch.channels_last))
+        logits = self.classifier(features[-1])
         auxiliary_logits = None
         if self.training and self.aux_classifier is not None:
-            auxiliary_logits = self.aux_classifier(features["aux"])
-        loss = None
-        if labels is not None:
-            ignored = self.config.semantic_loss_ignore_index
-            upsampled = F.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False)
-            total = F.cross_entropy(upsampled, labels, ignore_index=ignored, reduction="sum")
-            loss = total / (labels != ignored).sum().clamp(min=1)
-        output = FCNOutput(loss=loss, logits=logits, auxiliary_logits=auxiliary_logits)
-        return output.to_tuple() if return_dict is False else output
+            auxiliary_logits = self.aux_classifier(features[-2])
+        loss = None if labels is None else self._loss(logits, labels)
+        wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        output = FCNOutput(
+            loss=loss, logits=logits, hidden_states=features if wanted else None, auxiliary_logits=auxiliary_logits
+        )
+        return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
+
+    def _features(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Of the four stages: (B, 256, H/4, W/4), then (B, 512 to 2048, H/8, W/8)."""
+        found = []
+        for name, part in self.backbone.items():
+            if self.gradient_checkpointing and self.training and name in STAGES:
+                contexts = partial(recomputation, part)
+                image = checkpoint(part, image, use_reentrant=False, context_fn=contexts)
+            else:
+                image = part(image)
+            if name in STAGES:
+                found.append(image)
+        return tuple(found)
+
+    def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        valid = labels != self.config.semantic_loss_ignore_index
+        upsampled = F.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False)
+        if self.config.num_labels == 1:
+            losses = F.binary_cross_entropy_with_logits(upsampled[:, 0], labels.float(), reduction="none")
+            return (losses * valid).mean()
+        ignored = self.config.semantic_loss_ignore_index
+        total = F.cross_entropy(upsampled, labels, ignore_index=ignored, reduction="sum")
+        return total / valid.sum().clamp(min=1)
 
     def fuse(self) -> "HfsegFCNForSemanticSegmentation":
         """A copy for inference with every BatchNorm folded into the convolution before it."""
@@ -123,6 +161,24 @@ class HfsegFCNForSemanticSegmentation(PreTrainedModel):
                     module.add_module(name, fuse_conv_bn_eval(layer, norm))
                     module.add_module(norm_name, nn.Identity())
         return fused
+
+
+def recomputation(module: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Around the forward pass of a part, and around its repetition in the backward pass."""
+    return nullcontext(), without_statistics(module)
+
+
+@contextmanager
+def without_statistics(module: nn.Module) -> Iterator[None]:
+    """BatchNorms do not count a batch again, whose running statistics would differ otherwise."""
+    norms = [each for each in module.modules() if isinstance(each, _BatchNorm) and each.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
 
 
 # The pipeline looks for the class name in this dictionary and reports an error where it is not.
