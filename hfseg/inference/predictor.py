@@ -16,13 +16,13 @@ from hfseg.errors import UserError
 from hfseg.models import (
     Rows,
     Whole,
+    augmented_inputs,
     forward_logits,
     inference_copy,
     load_trained,
-    logit_strips,
+    logit_bands,
     own_processor,
     temperature_of,
-    views,
 )
 
 # A crop or a margin would be stretched over the image with its classes; without them the model sees all of it.
@@ -152,7 +152,7 @@ class Predictor:
         """
         try:
             for scores, image in zip(self._class_scores(images), images, strict=True):
-                yield summarise(logit_strips(scores, image.size), self.temperature, confidence, probabilities)
+                yield summarise(logit_bands(scores, image.size), self.temperature, confidence, probabilities)
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"The GPU's memory does not hold {len(images)} of these images at once. Lower the batch size, or "
@@ -165,7 +165,7 @@ class Predictor:
         if self.options.is_plain and len({each.shape for each in tensors}) == 1:
             yield from ([Whole(logits)] for logits in forward_logits(self.network, torch.cat(tensors)))
         else:
-            yield from (views(self.network, each, self.options) for each in pixels)
+            yield from (augmented_inputs(self.network, each, self.options) for each in pixels)
 
     def _on_device(self, pixels: torch.Tensor | PixelRows) -> torch.Tensor | PixelRows:
         return pixels if isinstance(pixels, PixelRows) else pixels[None].to(self.network.device, self.network.dtype)

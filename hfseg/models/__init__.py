@@ -1,23 +1,22 @@
-"""SegFormer, FCN and any model of transformers: building, loading, freezing, loss and views of large images."""
+"""SegFormer, FCN and any model of transformers: building, loading, freezing, loss and scores of large images."""
 
 from hfseg.models.auto_model import load_trained, reload
 from hfseg.models.dry_run import dry_run
 from hfseg.models.fcn.configuration_fcn import HfsegFCNConfig
 from hfseg.models.fcn.modeling_fcn import HfsegFCNForSemanticSegmentation
 from hfseg.models.freezing import Frozen, encoder_name, freeze_encoder
-from hfseg.models.image_processors import own_processor, processor_beside
-from hfseg.models.inference import inference_copy
-from hfseg.models.loading import FCN_SIZES, load_model, load_processor
+from hfseg.models.image_processors import load_processor, own_processor, processor_beside
+from hfseg.models.inference import inference_copy, provenance_of, store_temperature, temperature_of
+from hfseg.models.loading import FCN_SIZES, load_model
 from hfseg.models.loss import PLAIN, SegmentationLoss, segmentation_loss
+from hfseg.models.model_files import resolve
 from hfseg.models.outputs import class_logits
 from hfseg.models.register import register
 from hfseg.models.segformer.configuration_segformer import SIZES, HfsegSegformerConfig
 from hfseg.models.segformer.modeling_segformer import HfsegSegformerForSemanticSegmentation, HfsegSegformerModel
 from hfseg.models.segformer.speed_up import speed_up
-from hfseg.models.sources import resolve
-from hfseg.models.temperature import provenance_of, store_temperature, temperature_of
 from hfseg.models.weight_files import weight_files
-from hfseg.models.windows import Rows, Whole, forward_logits, logit_strips, score_image, views
+from hfseg.models.windows import Rows, Whole, augmented_inputs, forward_logits, logit_bands, score_image
 
 __all__ = [
     "FCN_SIZES",
@@ -32,6 +31,7 @@ __all__ = [
     "Rows",
     "SegmentationLoss",
     "Whole",
+    "augmented_inputs",
     "class_logits",
     "dry_run",
     "encoder_name",
@@ -41,7 +41,7 @@ __all__ = [
     "load_model",
     "load_processor",
     "load_trained",
-    "logit_strips",
+    "logit_bands",
     "own_processor",
     "processor_beside",
     "provenance_of",
@@ -53,6 +53,5 @@ __all__ = [
     "speed_up",
     "store_temperature",
     "temperature_of",
-    "views",
     "weight_files",
 ]

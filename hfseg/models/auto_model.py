@@ -16,10 +16,9 @@ from hfseg.errors import UserError, shown
 from hfseg.labels import LabelSet
 from hfseg.models.freezing import encoder_name
 from hfseg.models.image_processors import own_processor
-from hfseg.models.model_files import ModelText, loading, read_model_text
+from hfseg.models.model_files import ModelConfigSchema, loading, read_config_file, resolve
 from hfseg.models.remote_code import code_options, remedy
 from hfseg.models.segformer import speed_up
-from hfseg.models.sources import resolve
 from hfseg.models.weight_files import num_elements
 
 # A head for more classes may be new, and larger than all that was stored; nothing else makes a model grow.
@@ -45,8 +44,8 @@ def load_auto(folder: Path, labels: LabelSet, source: str, trust: bool = False) 
     Raises:
         UserError: no semantic segmentation model of transformers, torn or missing files, weights that do not fit.
     """
-    called = f"model.init={shown(source)}"
-    model, info = _load(folder, called, trust, id2label=labels.id2label, label2id=labels.label2id)
+    name_in_errors = f"model.init={shown(source)}"
+    model, info = _load(folder, name_in_errors, trust, id2label=labels.id2label, label2id=labels.label2id)
     return model, _verdict(model, info, source)
 
 
@@ -61,23 +60,25 @@ def load_trained(source: str, trust: bool = False) -> tuple[PreTrainedModel, Bas
         UserError: there is none, something of it is missing, left over, torn or not finite, or it does no semantic
             segmentation.
     """
-    folder, called = resolve(source, "model"), f"model={shown(source)}"
-    model, info = _load(folder, called, trust)
-    _check_complete(model, info, called)
-    processor = own_processor(folder, called, trust)
+    folder, name_in_errors = resolve(source, "model"), f"model={shown(source)}"
+    model, info = _load(folder, name_in_errors, trust)
+    _check_complete(model, info, name_in_errors)
+    processor = own_processor(folder, name_in_errors, trust)
     return speed_up(model) if isinstance(model, SegformerForSemanticSegmentation) else model, processor
 
 
-def _load(folder: Path, called: str, trust: bool, **classes: dict[Any, Any]) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """The model and what transformers says of the loading; `called` names it in errors."""
-    tree = read_model_text(folder / "config.json", ModelText)
+def _load(
+    folder: Path, name_in_errors: str, trust: bool, **classes: dict[Any, Any]
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The model and what transformers says of the loading; `name_in_errors` names it in errors."""
+    tree = read_config_file(folder / "config.json", ModelConfigSchema)
     stored = num_elements(folder)
-    options = code_options(tree, folder, called, trust)
-    with loading(f"{called} cannot be loaded as a semantic segmentation model", remedy(tree, trust)):
+    options = code_options(tree, folder, name_in_errors, trust)
+    with loading(f"{name_in_errors} cannot be loaded as a semantic segmentation model", remedy(tree, trust)):
         config = AutoConfig.from_pretrained(folder, **classes, **options)
         with torch.device("meta"):  # without memory
             skeleton = AutoModelForSemanticSegmentation.from_config(config, **options)
-        check_growth(skeleton, stored, called)
+        check_growth(skeleton, stored, name_in_errors)
         model, info = AutoModelForSemanticSegmentation.from_pretrained(
             folder,
             config=config,
@@ -87,51 +88,54 @@ def _load(folder: Path, called: str, trust: bool, **classes: dict[Any, Any]) -> 
             output_loading_info=True,
             use_safetensors=True,
         )
-    check_finite(model, called)
+    check_finite(model, name_in_errors)
     return model, info
 
 
-def check_growth(skeleton: PreTrainedModel, num_stored: int, called: str) -> None:
+def check_growth(skeleton: PreTrainedModel, num_stored: int, name_in_errors: str) -> None:
     """Raises UserError where a model is so much larger than its weights that they cannot be its own."""
     size = sum(parameter.numel() for parameter in skeleton.parameters())
     if size > MAX_GROWTH * num_stored + MAX_NEW:
         raise UserError(
-            f"{called}: its weights are not those of its config: they are {num_stored} numbers, and by the config "
-            f"there are {size}. Save or download the model again."
+            f"{name_in_errors}: its weights are not those of its config: they are {num_stored} numbers, and by "
+            f"the config there are {size}. Save or download the model again."
         )
 
 
-def check_finite(model: PreTrainedModel, called: str) -> None:
+def check_finite(model: PreTrainedModel, name_in_errors: str) -> None:
     """Raises UserError where a weight is NaN or infinite."""
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise UserError(
-                f"{called}: {name} is not finite: the training that wrote it has diverged, or the file is damaged. "
-                "Choose other weights."
+                f"{name_in_errors}: {name} is not finite: the training that wrote it has diverged, or the file is "
+                "damaged. Choose other weights."
             )
 
 
-def _check_complete(model: PreTrainedModel, info: dict[str, Any], called: str) -> None:
+def _check_complete(model: PreTrainedModel, info: dict[str, Any], name_in_errors: str) -> None:
     """Raises UserError where weights are missing or are not those of the config, or classes do not count from 0."""
     missing = sorted(name for name in info["missing_keys"] if not name.endswith(COUNTERS))
     if missing:
-        raise UserError(f"{called} is not complete: {len(missing)} tensors such as {missing[0]} are missing.")
+        raise UserError(f"{name_in_errors} is not complete: {len(missing)} tensors such as {missing[0]} are missing.")
     misshapen = sorted(info["mismatched_keys"])
     if misshapen:
         name, found, expected = misshapen[0]
         raise UserError(
-            f"{called}: its weights are not those of its config: {name} is {tuple(found)}, and by the config "
+            f"{name_in_errors}: its weights are not those of its config: {name} is {tuple(found)}, and by the config "
             f"it is {tuple(expected)}. Compare `id2label` with the number of classes, or save the model again."
         )
     left_over = _left_over(model, info)
     if left_over:
         raise UserError(
-            f"{called}: its weights are not those of its config: by the config there is no {shown(left_over[0])}, nor "
-            f"{len(left_over) - 1} others. Save or download config.json and the weights together again."
+            f"{name_in_errors}: its weights are not those of its config: by the config there is no "
+            f"{shown(left_over[0])}, nor {len(left_over) - 1} others. "
+            "Save or download config.json and the weights together again."
         )
     ids = sorted(model.config.id2label)
     if ids != list(range(len(ids))):
-        raise UserError(f"{called}: `id2label` in its config names the classes {ids}, not 0 to {len(ids) - 1}.")
+        raise UserError(
+            f"{name_in_errors}: `id2label` in its config names the classes {ids}, not 0 to {len(ids) - 1}."
+        )
 
 
 def _left_over(model: PreTrainedModel, info: dict[str, Any]) -> list[str]:

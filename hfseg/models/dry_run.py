@@ -21,12 +21,12 @@ def dry_run(model: PreTrainedModel, size: tuple[int, int]) -> tuple[str | None, 
         Why the model does not take such an image, or None. And the batch norms that would be trained on a single
         value for each channel if such an image were alone in its batch: torch refuses that.
     """
-    lonely: list[str] = []
+    single_value_norms: list[str] = []
 
     def look(name: str) -> Any:
         def hook(norm: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
             if inputs[0].numel() == inputs[0].shape[1]:
-                lonely.append(name)
+                single_value_norms.append(name)
 
         return hook
 
@@ -38,11 +38,11 @@ def dry_run(model: PreTrainedModel, size: tuple[int, int]) -> tuple[str | None, 
     except torch.OutOfMemoryError:
         raise
     except (ValueError, RuntimeError, *FORWARD_ERRORS) as error:  # how models and torch's kernels say so
-        return str(error), lonely
+        return str(error), single_value_norms
     finally:
         for handle in handles:
             handle.remove()
-    return None, lonely
+    return None, single_value_norms
 
 
 def _is_trained(module: nn.Module) -> bool:

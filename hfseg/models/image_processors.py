@@ -8,42 +8,73 @@ import numpy as np
 import torch
 from transformers import AutoImageProcessor, BaseImageProcessor, SegformerImageProcessor
 
+from hfseg.config import RunConfig
 from hfseg.errors import UserError, shown
-from hfseg.models.model_files import ModelText, ProcessorText, check_text, loading, read_model_text
+from hfseg.models.model_files import (
+    ModelConfigSchema,
+    ProcessorConfigSchema,
+    check_config,
+    loading,
+    read_config_file,
+    resolve,
+)
 from hfseg.models.remote_code import code_options, remedy
 
-FILES: dict[str, type[ProcessorText] | type[ModelText]] = {
-    "preprocessor_config.json": ProcessorText,
-    "processor_config.json": ModelText,
+FILES: dict[str, type[ProcessorConfigSchema] | type[ModelConfigSchema]] = {
+    "preprocessor_config.json": ProcessorConfigSchema,
+    "processor_config.json": ModelConfigSchema,
 }
 AS_IT_IS = {"do_resize": False, "do_center_crop": False, "do_pad": False}
 NORMALISATION = (("image_mean", [0.0] * 3), ("image_std", [1.0] * 3))
 
 
-def own_processor(source: str | Path, called: str, trust: bool = False) -> BaseImageProcessor:
+def load_processor(config: RunConfig, source: str | None = None) -> SegformerImageProcessor:
+    """The image processor of a run, to evaluate with and to save beside the weights.
+
+    Its size is what evaluation uses; it does not resize where evaluation takes images as they are. For `type: auto`
+    size and normalisation are those of the model's own processor, unless `eval.size` says another size.
+
+    Args:
+        config: of the run.
+        source: overrides `config.model.init`.
+
+    Raises:
+        UserError: there is no processor beside the weights, or it cannot be reproduced.
+    """
+    source = source or config.model.init
+    if config.model.type == "auto" and source is not None:
+        trust = config.model.trust_remote_code
+        processor = processor_beside(resolve(source), config.eval.size, source, trust=trust)
+    else:
+        processor = SegformerImageProcessor(size={"height": config.eval_size, "width": config.eval_size})
+    processor.do_resize = not config.eval.is_native
+    return processor
+
+
+def own_processor(source: str | Path, name_in_errors: str, trust: bool = False) -> BaseImageProcessor:
     """The image processor in a model's folder or repository.
 
     Args:
         source: where its `preprocessor_config.json` is; or a Hub id, of which nothing else is downloaded.
-        called: what the user calls it, for messages.
+        name_in_errors: what the user calls it, for messages.
         trust: whether code that comes with the model may be run.
 
     Raises:
         UserError: there is none, or what it is told to do cannot be done.
     """
     folder = Path(source)
-    trees = [read_model_text(folder / name, kind) for name, kind in FILES.items() if (folder / name).is_file()]
+    trees = [read_config_file(folder / name, kind) for name, kind in FILES.items() if (folder / name).is_file()]
     described = trees[0] if trees else {}
     helps = (
         " Save the one that the model was trained with beside its weights: processor.save_pretrained(folder)."
         + remedy(described, trust)
     )
-    with loading(f"{called} has no image processor that can be loaded", helps):
+    with loading(f"{name_in_errors} has no image processor that can be loaded", helps):
         processor: BaseImageProcessor = AutoImageProcessor.from_pretrained(
-            source, **code_options(described, folder, called, trust)
+            source, **code_options(described, folder, name_in_errors, trust)
         )
         settings = json.loads(processor.to_json_string())
-        check_text(settings, ProcessorText, f"The image processor of {called}")
+        check_config(settings, ProcessorConfigSchema, f"The image processor of {name_in_errors}")
         processor(images=[np.zeros((8, 8, 3), np.uint8)], return_tensors="pt", **AS_IT_IS)
     return processor
 

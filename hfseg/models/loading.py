@@ -7,21 +7,19 @@ from pathlib import Path
 
 import torch
 import torchvision
-from transformers import PreTrainedModel, SegformerConfig, SegformerImageProcessor
+from transformers import PreTrainedModel, SegformerConfig
 
-from hfseg.config import ModelConfig, RunConfig
+from hfseg.config import ModelConfig
 from hfseg.errors import UserError, shown
 from hfseg.labels import LabelSet
 from hfseg.models.auto_model import check_finite, check_growth, load_auto
 from hfseg.models.fcn.configuration_fcn import HfsegFCNConfig
 from hfseg.models.fcn.modeling_fcn import HfsegFCNForSemanticSegmentation
 from hfseg.models.freezing import Frozen, frozen_parts
-from hfseg.models.image_processors import processor_beside
-from hfseg.models.model_files import ModelText, loading, read_model_text, reason
+from hfseg.models.model_files import ModelConfigSchema, loading, read_config_file, reason, resolve
 from hfseg.models.segformer.configuration_segformer import SIZES, HfsegSegformerConfig
 from hfseg.models.segformer.conversion import published_names
 from hfseg.models.segformer.modeling_segformer import HfsegSegformerForSemanticSegmentation
-from hfseg.models.sources import resolve
 from hfseg.models.weight_files import SUFFIXES, State, read_safetensors, read_weights
 
 logger = logging.getLogger(__name__)
@@ -72,29 +70,6 @@ def _own(config: ModelConfig, labels: LabelSet, source: str | None) -> tuple[Pre
     verdict = fill(model, state, str(source))
     check_finite(model, f"model.init={shown(source)}")
     return model, verdict
-
-
-def load_processor(config: RunConfig, source: str | None = None) -> SegformerImageProcessor:
-    """The image processor of a run, to evaluate with and to save beside the weights.
-
-    Its size is what evaluation uses; it does not resize where evaluation takes images as they are. For `type: auto`
-    size and normalisation are those of the model's own processor, unless `eval.size` says another size.
-
-    Args:
-        config: of the run.
-        source: overrides `config.model.init`.
-
-    Raises:
-        UserError: there is no processor beside the weights, or it cannot be reproduced.
-    """
-    source = source or config.model.init
-    if config.model.type == "auto" and source is not None:
-        trust = config.model.trust_remote_code
-        processor = processor_beside(resolve(source), config.eval.size, source, trust=trust)
-    else:
-        processor = SegformerImageProcessor(size={"height": config.eval_size, "width": config.eval_size})
-    processor.do_resize = not config.eval.is_native
-    return processor
 
 
 def fill(model: PreTrainedModel, state: State, source: str) -> str:
@@ -204,7 +179,7 @@ def _fcn(size: str, labels: LabelSet, source: str | None) -> tuple[HfsegFCNForSe
 
 def _read_config(folder: Path, labels: LabelSet, source: str) -> HfsegSegformerConfig:
     path = folder / "config.json"
-    model_type = read_model_text(path, ModelText).get("model_type")
+    model_type = read_config_file(path, ModelConfigSchema).get("model_type")
     if model_type not in (SegformerConfig.model_type, HfsegSegformerConfig.model_type):
         raise UserError(
             f"model.init={shown(source)} is a {shown(model_type)} checkpoint, not one of model.type. "

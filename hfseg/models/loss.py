@@ -1,8 +1,8 @@
-"""Upsampling, cross-entropy and confusion counts together, over strips of rows.
+"""Upsampling, cross-entropy and confusion counts together, over bands of rows.
 
 A segmentation model ends in logits at a quarter of the image's size. Upsampling them to the labels' size and calling
-cross-entropy holds several tensors of (B, K, H, W) until the backward pass. Here a strip of rows is upsampled, scored
-and differentiated before the next one starts, so no more than a strip ever exists and it stays in the cache.
+cross-entropy holds several tensors of (B, K, H, W) until the backward pass. Here a band of rows is upsampled, scored
+and differentiated before the next one starts, so no more than a band ever exists and it stays in the cache.
 """
 
 import math
@@ -19,13 +19,13 @@ from hfseg.metrics import count_confusion, with_background
 
 PLAIN = LossConfig()
 
-# Called with each strip, from the top: upsampled logits (B, K, rows, W), their argmax and the labels (B, rows, W).
+# Called with each band, from the top: upsampled logits (B, K, rows, W), their argmax and the labels (B, rows, W).
 Observer = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
 
-# A strip's logits, in numbers: 4 MB in fp32, about what a core's share of the cache holds. On a GPU, where launching
+# A band's logits, in numbers: 4 MB in fp32, about what a core's share of the cache holds. On a GPU, where launching
 # a kernel costs more than memory traffic, 256 MB.
-STRIP_ELEMENTS_CPU = 1 << 20
-STRIP_ELEMENTS_GPU = 1 << 26
+BAND_ELEMENTS_CPU = 1 << 20
+BAND_ELEMENTS_GPU = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def segmentation_loss(
             `ohem` drops pixels whose class already has at least that probability (Shrivastava et al., 2016,
             arXiv:1604.03540, with a fixed threshold); `dice` adds so many times the soft Dice loss (Milletari et al.,
             2016, arXiv:1606.04797, over the classes labelled in the batch), weighted by the valid pixels.
-        observe: counts more on the same strips, which it must leave as they are.
+        observe: counts more on the same bands, which it must leave as they are.
 
     Raises:
         UserError: labels that are not integers, or another number of class weights than classes.
@@ -82,12 +82,12 @@ def segmentation_loss(
         raise UserError(f"loss.class_weights has {len(weights)} values for {logits.shape[1]} classes.")
     with torch.autocast(logits.device.type, enabled=False):
         wide = logits.double() if logits.dtype == torch.float64 else logits.float()
-        total, confusion = _StripLoss.apply(wide.contiguous(), labels.long(), ignore_index, options, observe)
+        total, confusion = _BandedLoss.apply(wide.contiguous(), labels.long(), ignore_index, options, observe)
     return SegmentationLoss(total, confusion[:, :-1].sum(), confusion)
 
 
-class _StripLoss(torch.autograd.Function):
-    """The gradient is made in the forward pass, strip by strip, and only scaled in the backward pass."""
+class _BandedLoss(torch.autograd.Function):
+    """The gradient is made in the forward pass, band by band, and only scaled in the backward pass."""
 
     @staticmethod
     def forward(
@@ -104,8 +104,8 @@ class _StripLoss(torch.autograd.Function):
         confusion = labels.new_zeros(batch_size, num_labels + 1, num_labels)
         gradient = torch.zeros_like(logits) if need_gradient else None
         dice = _DiceSums(logits, labels, ignore_index) if options.dice else None
-        for strip in _strips(logits, labels):
-            upsampled, target = strip.upsample(logits), strip.target(labels)
+        for band in _bands(logits, labels):
+            upsampled, target = band.upsample(logits), band.target(labels)
             predicted = upsampled.max(dim=1).indices  # ten times faster than argmax on a CPU
             confusion += count_confusion(predicted, target, num_labels, ignore_index)
             if observe is not None:
@@ -121,7 +121,7 @@ class _StripLoss(torch.autograd.Function):
                 slope = torch.autograd.grad(loss, upsampled)[0] if need_gradient else None
             total += loss.detach()
             if gradient is not None and slope is not None:
-                strip.add_gradient(gradient, slope)
+                band.add_gradient(gradient, slope)
         if dice is not None:
             total += options.dice * dice.constant()
         ctx.save_for_backward(gradient)
@@ -155,7 +155,7 @@ def _cross_entropy(
 def _pixel_losses(
     upsampled: torch.Tensor, target: torch.Tensor, ignore_index: int, options: LossConfig
 ) -> torch.Tensor:
-    """Cross-entropy summed over the valid pixels of a strip."""
+    """Cross-entropy summed over the valid pixels of a band."""
     weights = None if options.class_weights is None else upsampled.new_tensor(options.class_weights)
     smoothing = options.label_smoothing
     if options.ohem is None:
@@ -189,18 +189,18 @@ def mean_loss(logits: torch.Tensor, labels: torch.Tensor, ignore_index: int = 25
 
 
 class _DiceSums:
-    """Soft Dice over the whole batch, N * mean_k (1 - 2 I_k / (P_k + G_k)), from strips of rows.
+    """Soft Dice over the whole batch, N * mean_k (1 - 2 I_k / (P_k + G_k)), from bands of rows.
 
     I_k sums the probability of class k where it is labelled, P_k where anything is, G_k counts its labels. A first
-    pass over the strips makes the sums; then each strip's share of the gradient is that of the tangent, linear in the
-    strip's own sums, and the constant term makes the value right.
+    pass over the bands makes the sums; then each band's share of the gradient is that of the tangent, linear in the
+    band's own sums, and the constant term makes the value right.
     """
 
     def __init__(self, logits: torch.Tensor, labels: torch.Tensor, ignore_index: int) -> None:
         self.ignore_index = ignore_index
         self.overlap, self.predicted, self.labelled = (logits.new_zeros(logits.shape[1]) for _ in range(3))
-        for strip in _strips(logits, labels):
-            sums = self._sums(strip.upsample(logits), strip.target(labels))
+        for band in _bands(logits, labels):
+            sums = self._sums(band.upsample(logits), band.target(labels))
             for total, part in zip((self.overlap, self.predicted, self.labelled), sums, strict=True):
                 total += part
         self.present = self.labelled > 0
@@ -220,13 +220,13 @@ class _DiceSums:
         return self.scale * (slopes * self.present).sum()
 
     def constant(self) -> torch.Tensor:
-        """The Dice loss less what the tangents of all strips add up to."""
+        """The Dice loss less what the tangents of all bands add up to."""
         tangents = 2 * self.overlap / self.area**2 * self.predicted - 2 / self.area * self.overlap
         return self.scale * ((1 - 2 * self.overlap / self.area - tangents) * self.present).sum()
 
 
 @dataclass(frozen=True)
-class _Strip:
+class _RowBand:
     """Rows top..bottom-1 of the labels, and rows first..last of the small logits that they are made of."""
 
     top: int
@@ -241,7 +241,7 @@ class _Strip:
         return labels[:, self.top : self.bottom]
 
     def _neighbours(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """For each row of the strip: the source rows above and below, counted from `first`, and the lower's weight."""
+        """For each row of the band: the source rows above and below, counted from `first`, and the lower's weight."""
         output_rows = torch.arange(self.top, self.bottom, dtype=torch.float64, device=like.device)
         position = _source_position(output_rows, self.height, self.small_height)
         upper = position.long()
@@ -249,7 +249,7 @@ class _Strip:
         return upper - self.first, lower - self.first, (position - upper).to(like.dtype).view(1, 1, -1, 1)
 
     def upsample(self, logits: torch.Tensor) -> torch.Tensor:
-        """(B, K, h, w) -> the strip (B, K, rows, W), bilinear: columns by `interpolate`, then rows by `lerp`."""
+        """(B, K, h, w) -> the band (B, K, rows, W), bilinear: columns by `interpolate`, then rows by `lerp`."""
         rows = logits[:, :, self.first : self.last + 1]
         # the number of rows stays, so this interpolates columns only
         rows = F.interpolate(rows, size=(rows.shape[2], self.width), mode="bilinear", align_corners=False)
@@ -257,7 +257,7 @@ class _Strip:
         return torch.lerp(rows.index_select(2, upper), rows.index_select(2, lower), weight)
 
     def add_gradient(self, gradient: torch.Tensor, slope: torch.Tensor) -> None:
-        """Adds to the gradient of the logits what the gradient of `upsample`'s strip brings."""
+        """Adds to the gradient of the logits what the gradient of `upsample`'s band brings."""
         batch_size, num_labels, _, small_width = gradient.shape
         num_rows = self.last + 1 - self.first
         upper, lower, weight = self._neighbours(slope)
@@ -270,16 +270,16 @@ class _Strip:
         )
 
 
-def _strips(logits: torch.Tensor, labels: torch.Tensor) -> Iterator[_Strip]:
+def _bands(logits: torch.Tensor, labels: torch.Tensor) -> Iterator[_RowBand]:
     batch_size, num_labels, small_height, _ = logits.shape
     height, width = labels.shape[-2:]
-    elements = STRIP_ELEMENTS_GPU if logits.is_cuda else STRIP_ELEMENTS_CPU
+    elements = BAND_ELEMENTS_GPU if logits.is_cuda else BAND_ELEMENTS_CPU
     rows = max(1, elements // (batch_size * num_labels * width))
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
         ends = _source_position(torch.tensor([top, bottom - 1], dtype=torch.float64), height, small_height)
         first, last = int(ends[0]), min(int(ends[1]) + 1, small_height - 1)
-        yield _Strip(top, bottom, first, last, small_height, height, width)
+        yield _RowBand(top, bottom, first, last, small_height, height, width)
 
 
 def _source_position(rows: torch.Tensor, height: int, small_height: int) -> torch.Tensor:

@@ -1,6 +1,7 @@
-"""What is in a model's folder, which whoever made the folder has written: one door, with limits and types."""
+"""A model's folder: where it is, and its JSON files, checked for size, depth and types."""
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from hfseg.errors import MAX_SHOWN, UserError, printable, shown
 from hfseg.files import read_text
+from hfseg.hub import pull
 
 MAX_BYTES = 16 << 20  # the configs of 20,000 classes have 2 MB
 MAX_DEPTH = 50  # of lists and objects in each other
@@ -35,20 +37,52 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 ClassName = Annotated[str, Field(max_length=1000)]
 
 
-class _Text(BaseModel):
+def resolve(source: str, key: str = "model.init") -> Path:
+    """The folder itself, the `model` in it where it is a run's, or a snapshot of the Hub repository.
+
+    Args:
+        source: a folder or a Hub id.
+        key: what the user calls it, for messages.
+
+    Raises:
+        UserError: it is neither, or a run's without a model, or a HubTransferError: the Hub cannot give it.
+    """
+    path = os.path.expanduser(source)
+    if os.path.isdir(path):  # unlike pathlib's, false for what no folder can be called
+        folder = Path(path)
+        if (folder / "config.json").is_file():
+            return folder
+        if (folder / "model" / "config.json").is_file():
+            return folder / "model"
+        if (folder / "run_config.yaml").is_file():
+            raise UserError(
+                f"{key}={shown(source)} is the folder of a run that has left no model: there is no model/config.json "
+                "in it. Let the run finish, with its config and --resume."
+            )
+        return folder
+    if os.path.isfile(path):
+        raise UserError(f"{key}={shown(source)} is a file. Give the folder that has the model's config.json, too.")
+    try:
+        return pull(source)
+    except UserError as error:
+        message = f"{key}={shown(source)} is no folder here and cannot be had from the Hub: {error}"
+        raise type(error)(message) from error
+
+
+class _ConfigSchema(BaseModel):
     """Keys that are not named here stay as they are: the model's own class looks at them."""
 
     model_config = ConfigDict(extra="allow", strict=True, protected_namespaces=())
 
 
-class Provenance(_Text):
+class Provenance(_ConfigSchema):
     """What hfseg leaves in a config under `hfseg`."""
 
     temperature: Positive | None = None
     palette: list[Annotated[list[Byte], Field(min_length=3, max_length=3)]] | None = None
 
 
-class ModelText(_Text):
+class ModelConfigSchema(_ConfigSchema):
     """The keys of `config.json` that decide how much is built, what is run and what the classes are called."""
 
     model_type: str | None = None
@@ -58,7 +92,7 @@ class ModelText(_Text):
     num_labels: int | None = Field(None, ge=1, le=MAX_LABELS)
     semantic_loss_ignore_index: int | None = None
     hfseg: Provenance | None = None
-    backbone_config: "ModelText | None" = None
+    backbone_config: "ModelConfigSchema | None" = None
     depths: list[Depth] | None = None
     num_encoder_blocks: Depth | None = None
     num_hidden_layers: Depth | None = None
@@ -79,7 +113,7 @@ class ModelText(_Text):
         return names
 
 
-class ProcessorText(_Text):
+class ProcessorConfigSchema(_ConfigSchema):
     """The keys of `preprocessor_config.json` that say what becomes of an image."""
 
     do_resize: bool | None = None
@@ -93,7 +127,7 @@ class ProcessorText(_Text):
     image_std: list[Positive] | Positive | None = None
 
 
-def read_model_text(path: Path, kind: type[_Text]) -> Tree:
+def read_config_file(path: Path, kind: type[_ConfigSchema]) -> Tree:
     """A JSON file of a model's folder, as it is, once its keys have the types that `kind` says.
 
     Raises:
@@ -105,24 +139,24 @@ def read_model_text(path: Path, kind: type[_Text]) -> Tree:
         raise UserError(f"{error} Save or download the model again.") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is no JSON that can be read ({shown(error)}). Save the model again.") from error
-    check_text(tree, kind, str(path))
+    check_config(tree, kind, str(path))
     return dict(tree)
 
 
-def check_text(tree: object, kind: type[_Text], called: str) -> None:
-    """Raises UserError where a tree of JSON values is not what `kind` says; `called` names it."""
+def check_config(tree: object, kind: type[_ConfigSchema], name_in_errors: str) -> None:
+    """Raises UserError where a tree of JSON values is not what `kind` says; `name_in_errors` names it."""
     if not isinstance(tree, dict):
-        raise UserError(f"{called} holds {shown(tree)}, not keys and values. Save the model again.")
+        raise UserError(f"{name_in_errors} holds {shown(tree)}, not keys and values. Save the model again.")
     if _depth(tree) > MAX_DEPTH:
-        raise UserError(f"{called} has more than {MAX_DEPTH} lists and objects in each other.")
+        raise UserError(f"{name_in_errors} has more than {MAX_DEPTH} lists and objects in each other.")
     try:
         kind.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"] if type(part) is int or str(part).isidentifier())
         raise UserError(
-            f"{called}: `{key[:100]}` is {shown(first['input'])}: {first['msg'][:300]}. Mend it, or save the model "
-            "again."
+            f"{name_in_errors}: `{key[:100]}` is {shown(first['input'])}: {first['msg'][:300]}. Mend it, or save "
+            "the model again."
         ) from error
 
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from hfseg.errors import UserError, shown
-from hfseg.models.model_files import ModelText, read_model_text, reason
+from hfseg.models.model_files import ModelConfigSchema, read_config_file, reason
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def num_elements(folder: Path) -> int:
 
 
 def _shards(index: Path) -> list[Path]:
-    tree = read_model_text(index, ModelText)
+    tree = read_config_file(index, ModelConfigSchema)
     shards = tree.get("weight_map")
     if not isinstance(shards, dict) or not shards or not all(isinstance(name, str) for name in shards.values()):
         raise UserError(f"{index} has no `weight_map` of tensors to files. Download or save the model again.")
@@ -117,65 +117,67 @@ def convert(folder: str | Path) -> None:
     save_file({name: tensor.clone() for name, tensor in state.items()}, folder / WEIGHTS, metadata={"format": "pt"})
 
 
-def read_weights(path: Path, called: str) -> dict[str, torch.Tensor]:
+def read_weights(path: Path, name_in_errors: str) -> dict[str, torch.Tensor]:
     """The tensors in one file: safetensors, or a checkpoint of torch, of which only plain tensors are read.
 
     Of a training program's checkpoint the weights are taken out, and the wrappers' prefixes off their names.
 
     Args:
         path: of the file.
-        called: what the user calls it, for messages.
+        name_in_errors: what the user calls it, for messages.
 
     Raises:
         UserError: it cannot be read, or there are no weights in it.
     """
-    return without_prefixes(_read_tensors(path.expanduser(), called), called)
+    return without_prefixes(_read_tensors(path.expanduser(), name_in_errors), name_in_errors)
 
 
-def _read_tensors(path: Path, called: str) -> dict[str, torch.Tensor]:
+def _read_tensors(path: Path, name_in_errors: str) -> dict[str, torch.Tensor]:
     """The weights in a file under the names that they have there; see `read_weights`."""
     if path.suffix == ".safetensors":
         return _read_safetensors_file(path)
     try:
-        _check_kind(path, called)
+        _check_kind(path, name_in_errors)
         # torchvision's reference scripts keep their command line beside the weights: plain values
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except UserError:
         raise
     except FileNotFoundError as error:
-        raise UserError(f"{called} does not exist. Check the path.") from error
+        raise UserError(f"{name_in_errors} does not exist. Check the path.") from error
     except pickle.UnpicklingError as error:
-        refused = f"{called} holds more than plain tensors, whose loading would run code ({reason(error)})."
+        refused = f"{name_in_errors} holds more than plain tensors, whose loading would run code ({reason(error)})."
         code = f"import torch; torch.save(torch.load({str(path)!r}, 'cpu', weights_only=False)[KEY], 'weights.pth')"
         raise UserError(
             f"{refused} Where you trust it, save the weights alone (KEY is what they are under, such as "
             f"'state_dict') and load those: {code}"
         ) from error
     except (OSError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{called} cannot be read as plain tensors ({reason(error)}). Save it again.") from error
-    state = _weights_in(content, called)
+        raise UserError(
+            f"{name_in_errors} cannot be read as plain tensors ({reason(error)}). Save it again."
+        ) from error
+    state = _weights_in(content, name_in_errors)
     if state is None:
         keys = shown(list(content)) if isinstance(content, dict) else type(content).__name__
         raise UserError(
-            f"{called} cannot be read as plain tensors: there is no state dict in it, but {keys}. "
+            f"{name_in_errors} cannot be read as plain tensors: there is no state dict in it, but {keys}. "
             "Save model.state_dict()."
         )
     return state
 
 
-def _check_kind(path: Path, called: str) -> None:
+def _check_kind(path: Path, name_in_errors: str) -> None:
     """Raises UserError where a file does not begin as torch's do: as a ZIP archive, before torch 1.6 as a pickle."""
     with path.open("rb") as file:
         start = file.read(40)
     if start and not start.startswith((b"PK", b"\x80")):
         raise UserError(
-            f"{called} is no checkpoint of torch: it begins with {shown(start)}. Download it again, or save "
+            f"{name_in_errors} is no checkpoint of torch: it begins with {shown(start)}. Download it again, or save "
             "model.state_dict()."
         )
 
 
-def _weights_in(content: Any, called: str) -> dict[str, torch.Tensor] | None:
+def _weights_in(content: Any, name_in_errors: str) -> dict[str, torch.Tensor] | None:
     """The state dict itself, the one under a wrapper's key, or the only one there is."""
     if _is_state(content):
         return content
@@ -185,7 +187,9 @@ def _weights_in(content: Any, called: str) -> dict[str, torch.Tensor] | None:
         return None
     others = [key for key in inner if key != chosen]
     if others:
-        logger.warning("%s: the weights under %s are read, those under %s not.", called, shown(chosen), shown(others))
+        logger.warning(
+            "%s: the weights under %s are read, those under %s not.", name_in_errors, shown(chosen), shown(others)
+        )
     return inner[chosen]
 
 
@@ -197,7 +201,7 @@ def _is_tensor(item: tuple[Any, Any]) -> bool:
     return isinstance(item[0], str) and isinstance(item[1], torch.Tensor)
 
 
-def without_prefixes(state: dict[str, torch.Tensor], called: str) -> dict[str, torch.Tensor]:
+def without_prefixes(state: dict[str, torch.Tensor], name_in_errors: str) -> dict[str, torch.Tensor]:
     """The tensors under a wrapper's prefix, without it; what is beside them, such as a loss's, is named and left.
 
     No model here has parts that are called so. Where there are several wrappers, all tensors stay as they are.
@@ -208,7 +212,7 @@ def without_prefixes(state: dict[str, torch.Tensor], called: str) -> dict[str, t
         if beside:
             logger.warning(
                 "%s: the weights are those under %s; %d tensors beside them, such as %s, are not read.",
-                called, prefix, len(beside), shown(beside[0]),
+                name_in_errors, prefix, len(beside), shown(beside[0]),
             )  # fmt: skip
         state = {name.removeprefix(prefix): x for name, x in state.items() if name.startswith(prefix)}
     return state

@@ -1,4 +1,4 @@
-"""Evaluation modes on one image: whole or in sliding windows, at several scales and flipped, strip by strip.
+"""Evaluation modes on one image: whole or in sliding windows, at several scales and flipped, band by band.
 
 The class scores of a large image do not fit into memory: 19 classes at 3648 x 5472 take 1.5 GB, several times that
 while they are averaged and resized. Here every step is a source of rows that is read from the top to the bottom, so
@@ -15,7 +15,7 @@ from torch import nn
 
 from hfseg.config import EvalConfig
 from hfseg.errors import UserError
-from hfseg.models.loss import STRIP_ELEMENTS_CPU, STRIP_ELEMENTS_GPU, Observer, SegmentationLoss, segmentation_loss
+from hfseg.models.loss import BAND_ELEMENTS_CPU, BAND_ELEMENTS_GPU, Observer, SegmentationLoss, segmentation_loss
 from hfseg.models.model_files import FORWARD_ERRORS, reason
 from hfseg.models.outputs import class_logits
 
@@ -24,7 +24,7 @@ WINDOWS_PER_PASS_GPU = 8  # on a CPU one window at a time: it is large enough to
 
 
 class Rows(Protocol):
-    """Class scores, or pixels, (K, height, width) that are read in strips, whose tops never go back."""
+    """Class scores, or pixels, (K, height, width) that are read in bands, whose tops never go back."""
 
     @property
     def height(self) -> int: ...
@@ -36,7 +36,7 @@ class Rows(Protocol):
         """Rows top..bottom-1 as (K, bottom - top, width), at least fp32."""
 
 
-def views(network: nn.Module, image: torch.Tensor | Rows, options: EvalConfig) -> list[Rows]:
+def augmented_inputs(network: nn.Module, image: torch.Tensor | Rows, options: EvalConfig) -> list[Rows]:
     """The class scores of one image: one source of rows for each scale, and each once more for its mirror image.
 
     * `slide` is mmseg's `slide_inference`: windows of `crop` every `stride` pixels, the last ones moved back to the
@@ -68,14 +68,14 @@ def views(network: nn.Module, image: torch.Tensor | Rows, options: EvalConfig) -
     return sources
 
 
-def logit_strips(sources: Sequence[Rows], size: tuple[int, int]) -> Iterator[torch.Tensor]:
-    """Merges views at the size of the labels.
+def logit_bands(sources: Sequence[Rows], size: tuple[int, int]) -> Iterator[torch.Tensor]:
+    """Merges the scores of augmented inputs at the size of the labels.
 
-    Several views give the logarithm of the mean of their softmax at the labels' size, as mmseg's `SegTTAModel` merges
+    Several inputs give the logarithm of the mean of their softmax at the labels' size, as mmseg's `SegTTAModel` merges
     them: its softmax is that mean, its argmax the class, its cross-entropy that of the mean.
 
     Args:
-        sources: from `views`.
+        sources: from `augmented_inputs`.
         size: height and width of the labels.
 
     Yields:
@@ -86,14 +86,14 @@ def logit_strips(sources: Sequence[Rows], size: tuple[int, int]) -> Iterator[tor
     top, num_rows = 0, 1  # how many fit is known when the number of classes is
     while top < height:
         bottom = min(top + num_rows, height)
-        strips = [source.read(top, bottom) for source in resized]
-        strip = strips[0]
-        if len(strips) > 1:
-            strip = torch.stack([each.log_softmax(dim=0) for each in strips]).logsumexp(dim=0) - math.log(len(strips))
-        yield strip
+        bands = [source.read(top, bottom) for source in resized]
+        band = bands[0]
+        if len(bands) > 1:
+            band = torch.stack([each.log_softmax(dim=0) for each in bands]).logsumexp(dim=0) - math.log(len(bands))
+        yield band
         top = bottom
-        elements = STRIP_ELEMENTS_GPU if strip.is_cuda else STRIP_ELEMENTS_CPU
-        num_rows = max(1, elements // (len(strip) * width))
+        elements = BAND_ELEMENTS_GPU if band.is_cuda else BAND_ELEMENTS_CPU
+        num_rows = max(1, elements // (len(band) * width))
 
 
 def score_image(
@@ -102,16 +102,16 @@ def score_image(
     """Cross-entropy and confusion counts of one image, without its scores ever being whole.
 
     Args:
-        sources: from `views`.
+        sources: from `augmented_inputs`.
         labels: (H, W) at their native size.
         ignore_index: label of pixels that do not count.
-        observe: as in `segmentation_loss`; it sees the merged views.
+        observe: as in `segmentation_loss`; it sees the merged scores.
     """
     height, width = labels.shape
     scores, top = [], 0
-    for strip in logit_strips(sources, (height, width)):
-        bottom = top + strip.shape[1]
-        scores.append(segmentation_loss(strip[None], labels[None, top:bottom], ignore_index, observe=observe))
+    for band in logit_bands(sources, (height, width)):
+        bottom = top + band.shape[1]
+        scores.append(segmentation_loss(band[None], labels[None, top:bottom], ignore_index, observe=observe))
         top = bottom
     return SegmentationLoss(
         total=torch.stack([score.total.double() for score in scores]).sum(),
@@ -199,11 +199,11 @@ class _Sliding:
 
     def _add_windows(self, window_top: int, keep_from: int) -> None:
         bottom = min(window_top + self.crop, self.height)
-        strip = self.image.read(window_top, bottom)[None]
-        step = WINDOWS_PER_PASS_GPU if strip.is_cuda else 1
+        band = self.image.read(window_top, bottom)[None]
+        step = WINDOWS_PER_PASS_GPU if band.is_cuda else 1
         for start in range(0, len(self.lefts), step):
             lefts = self.lefts[start : start + step]
-            windows = [strip[..., left : left + self.crop] for left in lefts]
+            windows = [band[..., left : left + self.crop] for left in lefts]
             logits = forward_logits(self.network, torch.cat(windows))
             if start == 0:
                 self._make_room(keep_from, bottom, logits)
@@ -253,12 +253,12 @@ class _Resized:
         upper = position.long()
         lower = (upper + 1).clamp(max=self.source.height - 1)
         first, last = int(upper[0]), int(lower[-1])
-        strip = self.source.read(first, last + 1)
+        band = self.source.read(first, last + 1)
         # the number of rows stays, so this interpolates columns only
-        strip = F.interpolate(strip[None], size=(strip.shape[1], self.width), mode="bilinear", align_corners=False)[0]
-        weight = (position - upper).to(strip).view(1, -1, 1)
-        upper, lower = ((index - first).to(strip.device) for index in (upper, lower))
-        return torch.lerp(strip.index_select(1, upper), strip.index_select(1, lower), weight)
+        band = F.interpolate(band[None], size=(band.shape[1], self.width), mode="bilinear", align_corners=False)[0]
+        weight = (position - upper).to(band).view(1, -1, 1)
+        upper, lower = ((index - first).to(band.device) for index in (upper, lower))
+        return torch.lerp(band.index_select(1, upper), band.index_select(1, lower), weight)
 
 
 def _resized(source: Rows, height: int, width: int) -> Rows:

@@ -95,7 +95,7 @@ def test_strips_batches_and_order_change_nothing(monkeypatch: pytest.MonkeyPatch
     logits, labels = (torch.cat(parts) for parts in zip(*(noisy((9, 8), 3, seed) for seed in range(3)), strict=True))
     whole = CalibrationCounter(IGNORE)
     segmentation_loss(logits, labels, observe=whole)
-    monkeypatch.setattr("hfseg.models.loss.STRIP_ELEMENTS_CPU", 3 * 3 * 32 * 4)  # four rows a strip
+    monkeypatch.setattr("hfseg.models.loss.BAND_ELEMENTS_CPU", 3 * 3 * 32 * 4)  # four rows a strip
     strips, each = CalibrationCounter(IGNORE), [CalibrationCounter(IGNORE) for _ in logits]
     segmentation_loss(logits, labels, observe=strips)
     for counter, small, label in zip(each, logits, labels, strict=True):

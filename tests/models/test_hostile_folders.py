@@ -30,7 +30,7 @@ from hfseg.inference import predict_images
 from hfseg.inference.onnx import check_beside, metadata, own_size
 from hfseg.inference.run_predictor import load_predictor
 from hfseg.models import dry_run, load_model, load_processor, load_trained
-from hfseg.models.model_files import ModelText, read_model_text
+from hfseg.models.model_files import ModelConfigSchema, read_config_file
 from tests.conftest import REPOSITORY
 
 LABELS = LabelSet(["a", "b", "c"])
@@ -47,7 +47,7 @@ def test_a_pipe_in_a_config_s_place_is_not_waited_for(tmp_path: Path) -> None:
         with pytest.raises(
             UserError, match=rf"{said}, where a text file is needed\. Save or download the model again"
         ):
-            read_model_text(tmp_path / name, ModelText)
+            read_config_file(tmp_path / name, ModelConfigSchema)
 
 
 def by_predict(folder: Path) -> None:

@@ -29,7 +29,7 @@ SIZES = [((8, 6), (32, 24)), ((7, 9), (25, 31)), ((5, 5), (5, 5)), ((12, 9), (7,
 def test_equals_interpolate_and_cross_entropy(
     small: tuple[int, int], large: tuple[int, int], strip_elements: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loss_module, "STRIP_ELEMENTS_CPU", strip_elements)
+    monkeypatch.setattr(loss_module, "BAND_ELEMENTS_CPU", strip_elements)
     logits, labels = random_case(3, small, large)
     expected = reference(logits, labels)
     (expected_gradient,) = torch.autograd.grad(expected, logits)
@@ -116,7 +116,7 @@ def reference_dice(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("strip_elements", [300, 1 << 20])
 def test_options(strip_elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loss_module, "STRIP_ELEMENTS_CPU", strip_elements)
+    monkeypatch.setattr(loss_module, "BAND_ELEMENTS_CPU", strip_elements)
     logits, labels = random_case(4, (8, 6), (32, 24))
     labels[labels == 3] = 2  # a class that is labelled nowhere
     upsampled = F.interpolate(logits, size=(32, 24), mode="bilinear", align_corners=False)

@@ -14,7 +14,7 @@ from transformers import (
 
 from hfseg import HfsegSegformerConfig, HfsegSegformerForSemanticSegmentation, LabelSet, UserError, speed_up
 from hfseg.models import SIZES
-from hfseg.models.segformer.head_strips import keep_mask
+from hfseg.models.segformer.banded_head import keep_mask
 
 Pair = tuple[SegformerForSemanticSegmentation, HfsegSegformerForSemanticSegmentation]
 LABELS = LabelSet([f"class {index}" for index in range(19)])

@@ -171,14 +171,15 @@ def recomputation(module: nn.Module) -> tuple[AbstractContextManager[None], Abst
 @contextmanager
 def without_statistics(module: nn.Module) -> Iterator[None]:
     """BatchNorms do not count a batch again, whose running statistics would differ otherwise."""
-    norms = [each for each in module.modules() if isinstance(each, _BatchNorm) and each.track_running_stats]
+    norms = [each for each in module.modules() if isinstance(each, _BatchNorm) and each.training]
+    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, number) in zip(norms, kept, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, number
 
 
 # The pipeline looks for the class name in this dictionary and reports an error where it is not.

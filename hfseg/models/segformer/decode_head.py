@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from hfseg.models.segformer.banded_head import BandedHead, keep_mask
 from hfseg.models.segformer.configuration_segformer import HfsegSegformerConfig
-from hfseg.models.segformer.head_strips import StripHead, keep_mask
 from hfseg.models.segformer.layout import to_image, to_tokens
 
 
@@ -73,7 +73,7 @@ class HfsegSegformerDecodeHead(nn.Module):
         # The compiler fuses the plain form by itself; SyncBatchNorm has statistics of its own.
         if torch.compiler.is_compiling() or type(self.batch_norm) is not nn.BatchNorm2d:
             return self.plain(features, weights[0], smalls)
-        return self.in_strips(features, weights[0], smalls)
+        return self.in_bands(features, weights[0], smalls)
 
     def plain(
         self, features: tuple[torch.Tensor, ...], weight: torch.Tensor, smalls: list[torch.Tensor]
@@ -91,10 +91,10 @@ class HfsegSegformerDecodeHead(nn.Module):
         logits = F.linear(fused, self.classifier.weight.flatten(1), self.classifier.bias)
         return to_image(logits, height, width)  # (B, K, h, w)
 
-    def in_strips(
+    def in_bands(
         self, features: tuple[torch.Tensor, ...], weight: torch.Tensor, smalls: list[torch.Tensor]
     ) -> torch.Tensor:
-        """The same with no more than a strip of (B, N, D) at a time."""
+        """The same with no more than a band of (B, N, D) at a time."""
         norm, dtype = self.batch_norm, smalls[0].dtype
         tokens = features[0].permute(0, 2, 3, 1).to(dtype)  # (B, h, w, C)
         class_weight, class_bias = self.classifier.weight.flatten(1), cast(torch.Tensor, self.classifier.bias)
@@ -102,7 +102,7 @@ class HfsegSegformerDecodeHead(nn.Module):
         if self.dropout.training and self.dropout.p > 0:
             keep, factor = keep_mask(torch.Size((*tokens.shape[:3], len(weight))), self.dropout.p, tokens.device)
             class_weight = class_weight * factor
-        logits, mean, variance = StripHead.apply(
+        logits, mean, variance = BandedHead.apply(
             tokens,
             weight.to(dtype),
             norm.weight if self.uses_batch_statistics else None,

@@ -27,10 +27,10 @@ from transformers.modeling_utils import PreTrainedModel
 
 from hfseg.errors import UserError
 from hfseg.models.loss import mean_loss
+from hfseg.models.segformer.banded_ffn import BAND_ELEMENTS, BandedFFN
 from hfseg.models.segformer.configuration_segformer import HfsegSegformerConfig
 from hfseg.models.segformer.conversion import RENAMED
 from hfseg.models.segformer.decode_head import HfsegSegformerClassifier, HfsegSegformerDecodeHead
-from hfseg.models.segformer.ffn_strips import STRIP_ELEMENTS, StripFFN
 from hfseg.models.segformer.layout import to_image, to_tokens
 
 
@@ -54,6 +54,7 @@ class HfsegSegformerSelfAttention(nn.Module):
         super().__init__()
         channels = config.hidden_sizes[stage]
         self.config = config  # which may get another `attn_implementation` later
+        self.is_causal = False
         self.num_heads = config.num_attention_heads[stage]
         self.dropout = config.attention_probs_dropout_prob
         self.sr_ratio = config.sr_ratios[stage]
@@ -98,6 +99,21 @@ class HfsegSegformerSelfAttention(nn.Module):
             if attentions is not None:
                 attentions.append(weights)
         return attended.transpose(1, 2).flatten(2)  # (B, N, C)
+
+
+def eager_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float = 1.0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention with its weights: (B, N, heads, C/heads) and (B, heads, N, N / r^2)."""
+    scores = query @ key.transpose(2, 3) * scaling
+    weights = F.dropout(scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype), dropout, module.training)
+    return (weights @ value).transpose(1, 2), weights
 
 
 class HfsegSegformerSelfOutput(nn.Module):
@@ -151,29 +167,29 @@ class HfsegSegformerMixFFN(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        if self.runs_in_strips(tokens):
-            return self.in_strips(tokens, height, width)
+        if self.runs_in_bands(tokens):
+            return self.in_bands(tokens, height, width)
         tokens = self.activation(self.dwconv(self.dense1(tokens), height, width))  # (B, N, 4C)
         return self.dropout(self.dense2(self.dropout(tokens)))
 
-    def runs_in_strips(self, tokens: torch.Tensor) -> bool:
+    def runs_in_bands(self, tokens: torch.Tensor) -> bool:
         """On a CPU, whose cache the hidden activations would flood; the compiler fuses the plain form by itself."""
         return (
             not torch.compiler.is_compiling()  # first: an exported graph may not depend on the size
             and tokens.device.type == "cpu"
             and self.is_plain_gelu
             and not (self.training and self.dropout.p > 0)
-            and tokens.shape[1] * self.dense1.out_features > STRIP_ELEMENTS
+            and tokens.shape[1] * self.dense1.out_features > BAND_ELEMENTS
         )
 
-    def in_strips(self, tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        """The same with no more than a strip of (B, N, 4C) at a time."""
+    def in_bands(self, tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """The same with no more than a band of (B, N, 4C) at a time."""
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else tokens.dtype
         conv = self.dwconv.dwconv
         maps = tokens.view(len(tokens), height, width, -1)
         layers = (self.dense1, conv, self.dense2)
         parameters = [cast(torch.Tensor, each) for layer in layers for each in (layer.weight, layer.bias)]
-        return StripFFN.apply(*(each.to(dtype) for each in (maps, *parameters))).flatten(1, 2)
+        return BandedFFN.apply(*(each.to(dtype) for each in (maps, *parameters))).flatten(1, 2)
 
 
 class HfsegSegformerLayer(GradientCheckpointingLayer):
@@ -256,6 +272,9 @@ class HfsegSegformerPreTrainedModel(PreTrainedModel):
     input_modalities = ("image",)
     supports_gradient_checkpointing = True
     _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
     _can_compile_fullgraph = True
     _no_split_modules = ("HfsegSegformerLayer",)
     # `forward` takes no `num_items_in_batch`; its loss is a mean, which the Trainer has to scale itself.

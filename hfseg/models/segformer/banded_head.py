@@ -1,9 +1,9 @@
-"""The folded head's big tensor, D channels at a quarter of the image, made and used over strips that fit in the cache.
+"""The folded head's big tensor, D channels at a quarter of the image, made and used over bands that fit in the cache.
 
     x = first stage's product + sum of the upsampled others;  logits = classifier(dropout(relu(norm(x))))
 
 Written with modules, every arrow is a tensor of (B, H/4, W/4, D) that is allocated, filled and, in training, kept: at
-512 x 512 that costs more time than the arithmetic. Here inference never holds more than a strip of x, and training
+512 x 512 that costs more time than the arithmetic. Here inference never holds more than a band of x, and training
 keeps x and a mask, whose backward pass makes everything else again from the logits' small gradient.
 """
 
@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-# A strip of x, in numbers: 1 MB in fp32, what a core's cache holds. A GPU wants few, large kernels: 256 MB.
-STRIP_ELEMENTS_CPU = 1 << 18
-STRIP_ELEMENTS_GPU = 1 << 26
+# A band of x, in numbers: 1 MB in fp32, what a core's cache holds. A GPU wants few, large kernels: 256 MB.
+BAND_ELEMENTS_CPU = 1 << 18
+BAND_ELEMENTS_GPU = 1 << 26
 DROPOUT_STEPS = 1 << 16  # the resolution of the dropout probability
 
 Gradients = tuple[torch.Tensor | None, ...]
@@ -42,11 +42,11 @@ class Upsampling:
     def forward(self, small: torch.Tensor, rows: slice, width: int) -> torch.Tensor:
         """(g, h_i, w_i, D) -> rows of (g, h, w, D)"""
         weight = self.weight[rows].view(1, -1, 1, 1)
-        strip = torch.lerp(
+        band = torch.lerp(
             small.index_select(1, self.upper[rows]), small.index_select(1, self.lower[rows]), weight
         )  # (g, r, w_i, D): few numbers; the columns come last because they make many
         image = F.interpolate(
-            strip.permute(0, 3, 1, 2), size=(strip.shape[1], width), mode="bilinear", align_corners=False
+            band.permute(0, 3, 1, 2), size=(band.shape[1], width), mode="bilinear", align_corners=False
         )
         return image.permute(0, 2, 3, 1)
 
@@ -54,13 +54,13 @@ class Upsampling:
         """Adds to the gradient of `small` what the gradient of `forward`'s rows, (g, r, w, D), brings."""
         images, _, small_width, channels = gradient.shape
         height, width = large.shape[1:3]
-        strip = torch.ops.aten.upsample_bilinear2d_backward(
+        band = torch.ops.aten.upsample_bilinear2d_backward(
             large.permute(0, 3, 1, 2), [height, width], [images, channels, height, small_width], False
         ).permute(0, 2, 3, 1)
         weight = self.weight[rows].view(1, -1, 1, 1)
-        lower = strip * weight
+        lower = band * weight
         gradient.index_add_(1, self.lower[rows], lower)
-        gradient.index_add_(1, self.upper[rows], strip - lower)
+        gradient.index_add_(1, self.upper[rows], band - lower)
 
 
 class Norm:
@@ -90,7 +90,7 @@ class Norm:
         return lambda gradient, x: torch.addcmul(torch.addcmul(offset, x, slope), gradient, self.scale)
 
 
-class StripHead(torch.autograd.Function):
+class BandedHead(torch.autograd.Function):
     """From the stages' products to logits.
 
     Args:
@@ -134,7 +134,7 @@ class StripHead(torch.autograd.Function):
             logits[images, rows] = F.linear(part.to(tokens.dtype), class_weight, class_bias)
 
         means, squares, counts = [], [], []
-        for images, rows in _strips(shape):
+        for images, rows in _bands(shape):
             if in_place:  # what `classify` does to x then, the backward pass does not mind
                 part = x[images, rows]
                 torch.mm(tokens[images, rows].flatten(0, 2), weight.T, out=part.flatten(0, 2))
@@ -155,7 +155,7 @@ class StripHead(torch.autograd.Function):
         if gamma is not None and beta is not None:
             mean, variance = _combine(means, squares, counts)
             norm = Norm(gamma, beta, mean, variance, eps)
-            for images, rows in _strips(shape):
+            for images, rows in _bands(shape):
                 classify(norm(x[images, rows].to(wide)), images, rows)
         ctx.save_for_backward(x, tokens, weight, gamma, beta, class_weight, keep, mean, variance)
         ctx.eps, ctx.upsamplings, ctx.small_shapes = eps, upsamplings, [small.shape for small in smalls]
@@ -174,7 +174,7 @@ class StripHead(torch.autograd.Function):
             # The norm's mean and variance depend on every pixel: its sums come first. With M the pixels that ReLU and
             # dropout let through, all of them follow from dl^T M and dl^T (M * normalised x), (K, D) each.
             passed, passed_x = torch.zeros_like(grad_class_weight), torch.zeros_like(grad_class_weight)
-            for images, rows in _strips(shape):
+            for images, rows in _bands(shape):
                 normalised = norm.normalise(x[images, rows].to(wide))
                 mask = torch.addcmul(norm.beta, normalised, norm.gamma).gt_(0)
                 if keep is not None:
@@ -187,7 +187,7 @@ class StripHead(torch.autograd.Function):
             through_norm = norm.input_gradient(grad_gamma, grad_beta, shape[:3].numel())
         grad_tokens, grad_weight = torch.empty_like(tokens), torch.zeros_like(weight, dtype=wide)
         grad_smalls = [x.new_zeros(small_shape, dtype=wide) for small_shape in ctx.small_shapes]
-        for images, rows in _strips(shape):
+        for images, rows in _bands(shape):
             part, small_gradient = x[images, rows].to(wide), grad_logits[images, rows]
             output = part if norm is None else norm(part)
             gradient = F.linear(small_gradient, class_weight.T).to(wide)
@@ -232,10 +232,10 @@ def keep_mask(shape: torch.Size, probability: float, device: torch.device) -> tu
     return keep, DROPOUT_STEPS / (DROPOUT_STEPS - dropped)
 
 
-def _strips(shape: torch.Size | tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
+def _bands(shape: torch.Size | tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
     """Parts of (B, h, w, D) that are contiguous: some rows of one image, or some whole images."""
     batch_size, height, width, channels = shape
-    elements = STRIP_ELEMENTS_GPU if torch.cuda.is_available() else STRIP_ELEMENTS_CPU
+    elements = BAND_ELEMENTS_GPU if torch.cuda.is_available() else BAND_ELEMENTS_CPU
     rows = min(height, max(1, elements // (width * channels)))
     images = max(1, elements // (width * channels * height)) if rows == height else 1
     for first in range(0, batch_size, images):

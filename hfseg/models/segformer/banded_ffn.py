@@ -1,7 +1,7 @@
-"""Mix-FFN over strips of rows: dense2(gelu(dwconv(dense1(x)))) without its three tensors of 4C channels.
+"""Mix-FFN over bands of rows: dense2(gelu(dwconv(dense1(x)))) without its three tensors of 4C channels.
 
-A strip's hidden activations stay in the cache, and training keeps x alone: the backward pass makes them again, which
-costs less than fetching them from memory does. The 3x3 convolution sees one row above and below its strip.
+A band's hidden activations stay in the cache, and training keeps x alone: the backward pass makes them again, which
+costs less than fetching them from memory does. The 3x3 convolution sees one row above and below its band.
 """
 
 from collections.abc import Iterator
@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-STRIP_ELEMENTS = 1 << 19  # of hidden activations: 2 MB in fp32, what a core's cache holds
+BAND_ELEMENTS = 1 << 19  # of hidden activations: 2 MB in fp32, what a core's cache holds
 
 aten = torch.ops.aten
 
 
-class Strip(NamedTuple):
-    """Rows of one image: those that the strip makes, and with them those that the convolution needs."""
+class RowBand(NamedTuple):
+    """Rows of one image: those that the band makes, and with them those that the convolution needs."""
 
     image: int
     rows: slice
@@ -25,11 +25,11 @@ class Strip(NamedTuple):
 
     @property
     def inner(self) -> slice:
-        """The strip's rows among those with the halo."""
+        """The band's rows among those with the halo."""
         return slice(self.rows.start - self.halo.start, self.rows.stop - self.halo.start)
 
 
-class StripFFN(torch.autograd.Function):
+class BandedFFN(torch.autograd.Function):
     """Tokens (B, h, w, C) to (B, h, w, C), all of one dtype.
 
     Args:
@@ -51,9 +51,9 @@ class StripFFN(torch.autograd.Function):
         bias2: torch.Tensor,
     ) -> torch.Tensor:
         output = torch.empty_like(tokens)
-        for strip in _strips(tokens.shape, len(weight1)):
-            _, mixed = _hidden(tokens, strip, weight1, bias1, kernel, kernel_bias)
-            output[strip.image, strip.rows] = F.linear(F.gelu(mixed[strip.inner]), weight2, bias2)
+        for band in _bands(tokens.shape, len(weight1)):
+            _, mixed = _hidden(tokens, band, weight1, bias1, kernel, kernel_bias)
+            output[band.image, band.rows] = F.linear(F.gelu(mixed[band.inner]), weight2, bias2)
         ctx.save_for_backward(tokens, weight1, bias1, kernel, kernel_bias, weight2)
         return output
 
@@ -65,36 +65,36 @@ class StripFFN(torch.autograd.Function):
         grad_weight1, grad_bias1, grad_kernel, grad_kernel_bias, grad_weight2 = (
             torch.zeros_like(each) for each in (weight1, bias1, kernel, kernel_bias, weight2)
         )
-        for strip in _strips(tokens.shape, len(weight1)):
-            hidden, mixed = _hidden(tokens, strip, weight1, bias1, kernel, kernel_bias)
-            gradient, inner = grad_output[strip.image, strip.rows], mixed[strip.inner]
+        for band in _bands(tokens.shape, len(weight1)):
+            hidden, mixed = _hidden(tokens, band, weight1, bias1, kernel, kernel_bias)
+            gradient, inner = grad_output[band.image, band.rows], mixed[band.inner]
             grad_weight2 += gradient.flatten(0, 1).T @ F.gelu(inner).flatten(0, 1)
             grad_mixed = torch.zeros_like(mixed)
-            grad_mixed[strip.inner] = aten.gelu_backward(F.linear(gradient, weight2.T), inner)
-            grad_hidden, grad_strip_kernel, grad_strip_bias = aten.convolution_backward(
+            grad_mixed[band.inner] = aten.gelu_backward(F.linear(gradient, weight2.T), inner)
+            grad_hidden, grad_band_kernel, grad_band_bias = aten.convolution_backward(
                 _image(grad_mixed), _image(hidden), kernel, [len(kernel)], [1, 1], [1, 1], [1, 1], False, [0, 0],
                 len(kernel), [True, True, True],
             )  # fmt: skip
-            grad_kernel += grad_strip_kernel
-            grad_kernel_bias += grad_strip_bias
+            grad_kernel += grad_band_kernel
+            grad_kernel_bias += grad_band_bias
             flat = grad_hidden[0].permute(1, 2, 0).flatten(0, 1)  # (r*w, H)
-            grad_weight1 += flat.T @ tokens[strip.image, strip.halo].flatten(0, 1)
+            grad_weight1 += flat.T @ tokens[band.image, band.halo].flatten(0, 1)
             grad_bias1 += flat.sum(0)
-            grad_tokens[strip.image, strip.halo] += (flat @ weight1).view_as(tokens[strip.image, strip.halo])
+            grad_tokens[band.image, band.halo] += (flat @ weight1).view_as(tokens[band.image, band.halo])
         grad_bias2 = grad_output.sum((0, 1, 2))
         return grad_tokens, grad_weight1, grad_bias1, grad_kernel, grad_kernel_bias, grad_weight2, grad_bias2
 
 
 def _hidden(
     tokens: torch.Tensor,
-    strip: Strip,
+    band: RowBand,
     weight1: torch.Tensor,
     bias1: torch.Tensor,
     kernel: torch.Tensor,
     kernel_bias: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """dense1's and the convolution's output with the halo, (r, w, H) each; the latter is right in the strip's rows."""
-    hidden = F.linear(tokens[strip.image, strip.halo], weight1, bias1)
+    """dense1's and the convolution's output with the halo, (r, w, H) each; the latter is right in the band's rows."""
+    hidden = F.linear(tokens[band.image, band.halo], weight1, bias1)
     mixed = F.conv2d(_image(hidden), kernel, kernel_bias, padding=1, groups=len(kernel))
     return hidden, mixed[0].permute(1, 2, 0)
 
@@ -104,10 +104,10 @@ def _image(rows: torch.Tensor) -> torch.Tensor:
     return rows[None].permute(0, 3, 1, 2)
 
 
-def _strips(shape: torch.Size, hidden: int) -> Iterator[Strip]:
+def _bands(shape: torch.Size, hidden: int) -> Iterator[RowBand]:
     batch_size, height, width, _ = shape
-    rows = min(height, max(1, STRIP_ELEMENTS // (width * hidden)))
+    rows = min(height, max(1, BAND_ELEMENTS // (width * hidden)))
     for image in range(batch_size):
         for top in range(0, height, rows):
             bottom = min(top + rows, height)
-            yield Strip(image, slice(top, bottom), slice(max(0, top - 1), min(height, bottom + 1)))
+            yield RowBand(image, slice(top, bottom), slice(max(0, top - 1), min(height, bottom + 1)))
