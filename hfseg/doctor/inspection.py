@@ -1,7 +1,7 @@
 """What one image and its mask look like by themselves. Nothing here stops at a fault: it is written down."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -239,3 +239,8 @@ def compare_sizes(found: Inspection, image: Header, mask: Header) -> None:
         # Otherwise equal sizes prove that the mask was drawn on the upright image.
         what = f"{exif} ({found.image_name}); sizes cannot tell whether they still cover each other"
         found.add("warning", "exif-unsure", found.mask_name, what, turned)
+
+
+def spread(items: Sequence[Any], number: int) -> list[Any]:
+    """At most so many items, evenly from all."""
+    return [items[int(index)] for index in np.linspace(0, len(items) - 1, min(number, len(items)))]
