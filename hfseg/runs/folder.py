@@ -26,7 +26,7 @@ FREE_KEYS = (
     # memory and time: evaluation counts per image, whatever its batch; losses and confidences are equal to rounding
     "train.per_device_eval_batch_size", "train.eval_accumulation_steps", "train.torch_empty_cache_steps",
     "train.gradient_checkpointing", "train.activation_checkpointing", "train.ddp_timeout", "train.skip_memory_metrics",
-    # what is logged and kept on the way; the best and the last checkpoint are always kept
+    # what is told and kept on the way; the best and the last checkpoint are always kept
     "train.logging_strategy", "train.logging_steps", "train.logging_first_step", "train.disable_tqdm",
     "train.log_level", "train.log_level_replica", "train.log_on_each_node", "train.report_to", "train.run_name",
     "train.project", "train.trackio_space_id", "train.trackio_bucket_id", "train.trackio_static_space_id",
@@ -123,10 +123,10 @@ def check_same_run(config: RunConfig, eval_only: bool) -> str | None:
     lines = [f"  {key}: {then} then, {today} now" for key, (then, today) in values.items() if key not in free]
     if lines:
         raise UserError("\n".join([f"{saved} differs from this config; restore it or start another run:", *lines]))
-    settings = ", ".join(f"{key} {today} (was {then})" for key, (then, today) in values.items())
+    told = ", ".join(f"{key} {today} (was {then})" for key, (then, today) in values.items())
     if eval_only:
-        return f"Scored with other settings than it was made with: {settings}." if settings else None
-    return f"Goes on with other settings, none of which changes a result: {settings}." if settings else None
+        return f"Scored with other settings than it was made with: {told}." if told else None
+    return f"Goes on with other settings, none of which changes a result: {told}." if told else None
 
 
 def _keys(config: RunConfig) -> dict[str, Any]:
