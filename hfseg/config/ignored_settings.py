@@ -66,7 +66,7 @@ def _intervals(train: Mapping[str, Any], chosen: Mapping[str, Any]) -> Iterator[
     """Numbers of steps beside a strategy that does not count them."""
     for kind in ("logging", "eval", "save"):
         key, strategy = f"{kind}_steps", chosen.get(f"{kind}_strategy", "steps")
-        if train.get(key) and strategy not in ("steps", "no"):  # no is said by whoever wants none
+        if train.get(key) and strategy not in ("steps", "no"):  # beside `no` it does no harm
             steps = train[key]
             # the best weights are chosen among those that are saved, so both go together
             both = [f"`train.{each}_strategy=steps` and `train.{each}_steps={steps}`" for each in ("eval", "save")]

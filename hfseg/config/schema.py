@@ -89,7 +89,7 @@ class RunConfig(Section):
         return tree
 
     @model_validator(mode="after")
-    def _publishes_to(self) -> "RunConfig":
+    def _goes_together(self) -> "RunConfig":
         if self.train.get("push_to_hub") and self.hub.repo is None:
             raise ValueError("`train.push_to_hub` needs `hub.repo`, such as me/name")
         if self.train.get("push_to_hub") and self.hub.create_pr:
@@ -97,10 +97,6 @@ class RunConfig(Section):
                 "`train.push_to_hub` publishes every checkpoint to a branch, and `hub.create_pr` the finished run as "
                 "a pull request: choose one"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _is_looked_at(self) -> "RunConfig":
         if self.model.type != "fcn" and self.loss.aux_weight != LossConfig().aux_weight:
             raise ValueError(f"`loss.aux_weight` is for fcn's second head: it means nothing for {self.model.type}")
         if self.study is not None and self.seed != type(self).model_fields["seed"].default:
@@ -115,11 +111,7 @@ class RunConfig(Section):
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> "RunConfig":
-        """Reads a YAML file, applies `key.sub=value` overrides and checks every key and value.
-
-        Args:
-            path: the YAML file.
-            overrides: strings like `train.max_steps=100`; see `apply_override` for their values.
+        """Reads a YAML file, applies overrides such as `train.max_steps=100` and checks every key and value.
 
         Raises:
             UserError: lists everything that is wrong at once, each with its key and, for an unknown key, the nearest
@@ -161,11 +153,12 @@ def _train_problems(tree: dict[str, Any]) -> Iterator[str]:
     train = tree.get("train")
     if not isinstance(train, dict):
         return
-    is_right = True
-    for problem in train_problems(train):
-        is_right = False
-        yield problem
-    if is_right and tree.get("study") is None:  # what a study shares is whole only in its runs
+    problems = train_problems(train)
+    first = next(problems, None)
+    if first is not None:
+        yield first
+        yield from problems
+    elif tree.get("study") is None:  # what a study shares is whole only in its runs
         yield from ignored_settings(train)
 
 

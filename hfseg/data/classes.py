@@ -35,7 +35,7 @@ class ClassTable:
     Attributes:
         labels: the classes, and the index of pixels that do not count.
         colours: (red, green, blue) -> id, those of ignored pixels too; empty if the file has none.
-        void: ids that are said not to count, by the file or by `data.ignore_index`; all become the ignore index.
+        void: ids that do not count, by the class file or by `data.ignore_index`; all become the ignore index.
     """
 
     labels: LabelSet

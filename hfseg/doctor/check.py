@@ -1,7 +1,6 @@
 """The label doctor: looks at every image and mask of a data set and lists all faults, not only the first."""
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -14,9 +13,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from hfseg.config import DataConfig
+from hfseg.config import DataConfig, RunConfig
 from hfseg.data import (
-    DEEP_MODES,
     Pair,
     Source,
     allow_pixels,
@@ -27,17 +25,41 @@ from hfseg.data import (
     num_cores,
     undecoded,
 )
-from hfseg.doctor.class_counts import count_classes, judge_classes, judge_validation
-from hfseg.doctor.diagnosis import diagnose_masks
+from hfseg.doctor.contact_sheet import choose_tiles, load_tile, plot_class_distribution, plot_contact_sheet
+from hfseg.doctor.diagnosis import count_classes, diagnose_masks, judge_classes, judge_validation
 from hfseg.doctor.duplicates import find_duplicates
+from hfseg.doctor.file_faults import judge_formats, judge_names, judge_unpaired, missing_files
 from hfseg.doctor.findings import Finding, Report
-from hfseg.doctor.inspection import RESTORE, File, Inspection, Sample, decode, inspect
-from hfseg.doctor.tiles import choose_tiles, load_tile
+from hfseg.doctor.inspection import File, Inspection, Sample, decode, inspect, spread
 from hfseg.errors import UserError
+from hfseg.files import writing
 from hfseg.labels import LabelSet
 
 QUICK_SAMPLES = 300
 TASK = 16  # samples: a future for each one of a large data set takes more memory than what is kept of it
+
+
+def check(config: RunConfig) -> Report:
+    """Looks for mistakes in the data set of a run; prints them, and writes and draws them into `output_dir`/check.
+
+    Returns:
+        The report; its `raise_errors` stops where a training could not start.
+
+    Raises:
+        UserError: there is no data to look at, or the folder cannot be written.
+    """
+    folder = config.output_dir / "check"
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    report = check_run_data(config.data)
+    report.save(folder / "check.json")
+    shares = {split: report.shares(split) for split in report.pixels}
+    plot_class_distribution(shares, report.class_names, report.labels, folder / "class_distribution.png")
+    plot_contact_sheet(report.tiles, report.labels, f"{report.name}: {report.summary}", folder / "check.png")
+    console = Console()
+    report.print(console)
+    console.print(f"{folder}: check.json, check.png, class_distribution.png", highlight=False, soft_wrap=True)
+    return report
 
 
 def check_data(config: DataConfig, quick: bool = False) -> Report:
@@ -107,8 +129,7 @@ def examine(
     inspections = walk(samples, labels, quick)
     faulty = diagnose_masks(inspections, labels)
     findings = [*findings, *(each for found in inspections for each in found.findings), *faulty]
-    findings += judge_modes(inspections)
-    findings += judge_frames(inspections)
+    findings += judge_formats(inspections)
     pixels, images = count_classes(inspections, labels)
     complete = len(samples) == sum(sizes.values())
     if complete and 2 * len(faulty) <= len(inspections):  # otherwise the classes' absence is only a consequence
@@ -148,11 +169,6 @@ def walk(samples: Sequence[Callable[[], Sample]], labels: LabelSet, quick: bool)
         pool.shutdown(cancel_futures=True)  # on Ctrl-C, what has not begun
 
 
-def spread(items: Sequence[Any], number: int) -> list[Any]:
-    """At most so many items, evenly from all."""
-    return [items[int(index)] for index in np.linspace(0, len(items) - 1, min(number, len(items)))]
-
-
 def sample_of_pair(split: str, pair: Pair, read_ids: Callable[[Any], NDArray[np.integer]]) -> Sample:
     mask_name = "" if pair.mask is None else str(pair.mask)
     return Sample(split, pair.name, pair.image, pair.mask, str(pair.image), mask_name, read_ids)
@@ -171,71 +187,3 @@ def read_plain_ids(file: File) -> NDArray[np.integer]:
     if ids.ndim != 2 or ids.dtype.kind not in "ui":
         raise UserError(f"the label holds {ids.dtype} of shape {ids.shape}, not one integer for each pixel")
     return ids
-
-
-def judge_names(source: Source) -> list[Finding]:
-    """Empty splits, and samples in two splits or twice in one."""
-    findings = [
-        Finding("error", "empty-split", (), f"the {split} split is empty", "Add samples to it.")
-        for split, pairs in source.splits.items()
-        if not pairs
-    ]
-    places: dict[str, list[str]] = defaultdict(list)
-    images: dict[str, list[str]] = defaultdict(list)
-    for split, pairs in source.splits.items():
-        for pair in pairs:
-            places[pair.name].append(split)
-            images[pair.name].append(str(pair.image))
-    remedy = "A sample belongs to one split, once: take it out of the others."
-    return findings + [
-        Finding("error", "repeated-name", tuple(dict.fromkeys(images[name])), f"listed in {', '.join(splits)}", remedy)
-        for name, splits in places.items()
-        if len(splits) > 1
-    ]
-
-
-def judge_unpaired(source: Source) -> list[Finding]:
-    """Masks without an image and images without a mask; which of the two, the folders tell."""
-    pairs = [pair for members in source.splits.values() for pair in members]
-    inspected = {pair.image for pair in pairs}
-    image_folders = {pair.image.parent for pair in pairs}
-    mask_folders = {pair.mask.parent for pair in pairs if pair.mask}
-    findings = []
-    for path in sorted(set(source.unpaired) - inspected):
-        what = "has no partner and is left out"
-        if path.parent in image_folders - mask_folders:
-            what = "image without a mask, left out"
-        elif path.parent in mask_folders - image_folders:
-            what = "mask without an image, left out"
-        findings.append(Finding("warning", "stray", (str(path),), what, "Add the missing half, or remove the file."))
-    remedy = "If it is an image or a mask, save it as PNG; otherwise it can stay."
-    return findings + [
-        Finding("warning", "unread", (str(path),), "no image file by its suffix, left out", remedy)
-        for path in source.other_files
-    ]
-
-
-def missing_files(pairs: Iterable[Pair]) -> list[Finding]:
-    files = [path for pair in pairs for path in (pair.image, pair.mask) if path and not path.exists()]
-    return [Finding("error", "missing-file", (str(path),), "the file is missing", RESTORE) for path in sorted(files)]
-
-
-def judge_modes(inspections: Iterable[Inspection]) -> list[Finding]:
-    """Images that are not RGB, one finding for each mode."""
-    modes: dict[str, list[str]] = defaultdict(list)
-    for found in inspections:
-        if found.image is not None and found.image.mode not in ("RGB", *DEEP_MODES):
-            modes[found.image.mode].append(found.image_name)
-    remedy = "Nothing, if that is what they are; transparency is dropped."
-    return [
-        Finding("warning", "image-mode", tuple(files), f"{len(files)} images are {mode} and read as RGB", remedy)
-        for mode, files in modes.items()
-    ]
-
-
-def judge_frames(inspections: Iterable[Inspection]) -> list[Finding]:
-    """Images of more than one frame, of which the others are left out."""
-    files = tuple(found.image_name for found in inspections if found.has_more_frames)
-    what = f"{len(files)} images have more than one frame or page; the first is read"
-    remedy = "Nothing, if it is the one that the mask belongs to."
-    return [Finding("warning", "more-frames", files, what, remedy)] if files else []

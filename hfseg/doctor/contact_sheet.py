@@ -1,7 +1,10 @@
 """Figures of a data set, for the label doctor: each class's share of the pixels, and samples with their masks."""
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -10,8 +13,10 @@ from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
-from hfseg.doctor.findings import Tile
-from hfseg.errors import printable
+from hfseg.data import UNREADABLE, upright
+from hfseg.doctor.findings import Finding, Tile
+from hfseg.doctor.inspection import File, Inspection, Sample, decode, open_file, spread
+from hfseg.errors import UserError, printable
 from hfseg.labels import LabelSet
 from hfseg.reporting import (
     MAX_HEIGHT,
@@ -25,6 +30,10 @@ from hfseg.reporting import (
     save_figure,
 )
 
+NUM_TILES = 24
+MAX_FLAGGED = 16
+MAX_PER_FAULT = 4
+TILE_SIDE = 320  # pixels
 SPLIT_COLOURS = ("#0072B2", "#D55E00", "#009E73")
 FAULTY = "#B00020"
 UNKNOWN = (255, 0, 0)  # of ids that are no class
@@ -37,13 +46,13 @@ AS_IT_IS = {key: STYLE[key] for key in ("text.parse_math", "font.family")}  # na
 def plot_class_distribution(
     shares: Mapping[str, NDArray[np.floating]], names: Sequence[str], labels: LabelSet, path: Path
 ) -> None:
-    """Draws bars with each class's share of the pixels, side by side for the splits.
+    """Draws bars with each class's share of the pixels, side by side for the splits, and writes them to `path`.
 
     Args:
         shares: split -> one share for each name.
         names: the classes, and perhaps more rows such as ignored pixels.
         labels: the colours, shown beside the names.
-        path: the picture to write.
+        path: the picture's file.
     """
     assert labels.palette is not None
     wanted = 1.2 + (0.1 + 0.15 * len(shares)) * len(names)
@@ -70,21 +79,59 @@ def plot_class_distribution(
     save_figure(figure, path)
 
 
+def choose_tiles(findings: Sequence[Finding], inspections: Sequence[Inspection]) -> dict[int, tuple[str, ...]]:
+    """Index of a sample -> its faults: a few samples of each fault, then unflagged ones spread over all splits."""
+    owner = {file: index for index, found in enumerate(inspections) for file in (found.image_name, found.mask_name)}
+    faults: dict[int, dict[str, None]] = defaultdict(dict)  # in the order of the findings
+    examples: dict[str, set[int]] = defaultdict(set)
+    for finding in findings:
+        for index in [owner[file] for file in finding.files[:MAX_PER_FAULT] if file in owner]:
+            faults[index][finding.fault] = None
+            if len(examples[finding.fault]) < MAX_PER_FAULT:
+                examples[finding.fault].add(index)
+    chosen = list(dict.fromkeys(index for indexes in examples.values() for index in indexes))[:MAX_FLAGGED]
+    clean = [index for index in range(len(inspections)) if index not in faults]
+    return {index: tuple(faults.get(index, ())) for index in [*chosen, *spread(clean, NUM_TILES - len(chosen))]}
+
+
+def load_tile(make_sample: Callable[[], Sample], faults: tuple[str, ...]) -> Tile:
+    """Image and mask as a training would see them, reduced; of a refused mask the stored values."""
+    sample = make_sample()
+    image, ids = None, None
+    with suppress(*UNREADABLE):
+        image = load_image(sample.image)
+    with suppress(*UNREADABLE):
+        ids = None if sample.mask is None else load_ids(sample, sample.mask)
+    if ids is not None:
+        side = image.size if image else (TILE_SIDE, TILE_SIDE)
+        ids = np.asarray(Image.fromarray(ids.astype(np.int32)).resize(side, Image.Resampling.NEAREST))
+    return Tile(sample.name, sample.split, image, ids, faults)
+
+
+def load_image(file: File) -> Image.Image:
+    with open_file(file) as image:
+        image.draft("RGB", (TILE_SIDE, TILE_SIDE))
+        picture = upright(image).convert("RGB")
+    picture.thumbnail((TILE_SIDE, TILE_SIDE))
+    return picture
+
+
+def load_ids(sample: Sample, mask: File) -> NDArray[Any] | None:
+    """Ids (H, W), or None for a mask of colours."""
+    try:
+        return sample.read_ids(mask)
+    except UserError:
+        ids = decode(mask)
+    return ids if ids.ndim == 2 else None
+
+
 @rc_context(AS_IT_IS)
 def plot_contact_sheet(tiles: Sequence[Tile], labels: LabelSet, title: str, path: Path) -> None:
-    """Draws samples with their masks over them; flagged ones come in a red frame, with their faults.
-
-    Args:
-        tiles: the samples.
-        labels: names and colours.
-        title: of the whole sheet.
-        path: the picture to write.
-    """
+    """Draws samples with their masks over them, flagged ones in a red frame with their faults; writes to `path`."""
     num_rows = -(-len(tiles) // SHEET_COLUMNS)
     tallest = max((tile.image.height / tile.image.width for tile in tiles if tile.image), default=0.75)
-    figure = Figure(
-        figsize=(2.4 * SHEET_COLUMNS, (0.55 + 2.3 * min(tallest, 1)) * num_rows + 0.7), layout="constrained"
-    )
+    height = (0.55 + 2.3 * min(tallest, 1)) * num_rows + 0.7
+    figure = Figure(figsize=(2.4 * SHEET_COLUMNS, height), layout="constrained")
     figure.suptitle(printable(title), fontsize=13)
     grid = figure.subplots(num_rows, SHEET_COLUMNS, squeeze=False).ravel()
     has_unknown = False

@@ -1,21 +1,29 @@
-"""What is wrong with masks that hold something else than class ids, judged from all masks of the data set together."""
+"""What all masks of a data set tell together: values that are no class ids, and classes that are missing."""
 
+import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hfseg.data import list_greys, looks_grey, place_ids
 from hfseg.doctor.findings import Finding
 from hfseg.doctor.inspection import Inspection
 from hfseg.labels import LabelSet
+from hfseg.metrics import WIDE, half_width
 
 MAX_VALUES = 8  # named in a finding
 MIN_EDGE_VALUES = 3  # a thin object is one value or two
 LOSSY = ("JPEG", "JPEG2000", "MPO", "WEBP", "AVIF")
 # What `convert("L")` makes of the palette of PASCAL VOC, which most palette masks carry.
 VOC_GREYS = {15, 19, 34, 38, 52, 53, 57, 72, 75, 76, 90, 94, 109, 113, 128, 133, 147, 151}
-
 WHITE = 255
-AS_SAID = "Correct the mask as it is said of it, or read it with the data.name that it belongs to."
+MIXED_UP = "Correct the mask as it is said of it, or read it with the data.name that it belongs to."
+MAX_IGNORED = 0.5
+# The standard deviation of the mean IoU over N images is about SPREAD / sqrt(N). In the runs of `model_cards` it is
+# 0.05 to 0.16; models that have learnt something have the larger ones.
+SPREAD = 0.16
 
 
 def diagnose_masks(inspections: Sequence[Inspection], labels: LabelSet) -> list[Finding]:
@@ -100,10 +108,10 @@ def diagnose_ids(found: Inspection, present: set[int], all_refused: bool, labels
             "has it; Oxford trimaps (1, 2, 3) need data.name=oxford_pet."
         )
     if not unknown and all_refused:
-        return "other-coding", f"{AS_SAID} The masks hold class ids from 0 already, which data.name=folder reads."
+        return "other-coding", f"{MIXED_UP} The masks hold class ids from 0 already, which data.name=folder reads."
     remedy = place_ids(unknown_values(found, labels), found.values, labels)
     # What was refused for how it is stored holds other values than Pillow shows
-    return "ids-outside", AS_SAID if found.refused and not found.refused.endswith(remedy) else remedy
+    return "ids-outside", MIXED_UP if found.refused and not found.refused.endswith(remedy) else remedy
 
 
 def black_and_white(readable: Iterable[Inspection], present: set[int], labels: LabelSet) -> list[Finding]:
@@ -142,3 +150,73 @@ def list_values(counts: dict[int, int]) -> str:
     """{17: 3} -> "17 (3 px)" """
     listed = ", ".join(f"{value} ({count} px)" for value, count in list(counts.items())[:MAX_VALUES])
     return listed + (f" and {len(counts) - MAX_VALUES} more" if len(counts) > MAX_VALUES else "")
+
+
+def count_classes(
+    inspections: Iterable[Inspection], labels: LabelSet
+) -> tuple[dict[str, NDArray[np.int64]], dict[str, NDArray[np.int64]]]:
+    """Pixels, and masks that have any, of each class and ignored (K + 1,) for each split with masks."""
+    pixels: dict[str, NDArray[np.int64]] = {}
+    images: dict[str, NDArray[np.int64]] = {}
+    for found in inspections:
+        if not found.mask_name:
+            continue
+        for counts in (pixels, images):
+            counts.setdefault(found.split, np.zeros(labels.num_labels + 1, dtype=np.int64))
+        for value, count in {} if found.refused else found.values.items():
+            if value == labels.ignore_index or 0 <= value < labels.num_labels:
+                index = labels.num_labels if value == labels.ignore_index else value
+                pixels[found.split][index] += count
+                images[found.split][index] += 1
+    return pixels, images
+
+
+def judge_classes(pixels: Mapping[str, NDArray[np.int64]], labels: LabelSet) -> list[Finding]:
+    """Classes that never occur, splits of one class and splits that are mostly ignored. Meant for all of the data."""
+    findings = []
+    alone = {split: np.flatnonzero(counts[:-1]) for split, counts in pixels.items()}
+    alone = {split: classes for split, classes in alone.items() if len(classes) == 1}
+    for split, classes in alone.items():
+        what = f"of the {split} pixels that count, all are {labels.names[classes[0]]!r}: one answer is always right"
+        remedy = f"Check that the other classes have their ids in the masks, and not {labels.ignore_index}."
+        findings.append(Finding("error" if split == "train" else "warning", "one-class-split", (), what, remedy))
+    for split, counts in pixels.items():
+        share = counts[-1] / max(counts.sum(), 1)
+        if share == 1:
+            what = f"all pixels of the {split} split are ignored ({labels.ignore_index}): there is nothing to score"
+            remedy = "Label it, or move labelled samples to it."
+            findings.append(Finding("error", "nothing-labelled", (), what, remedy))
+        elif share > MAX_IGNORED:
+            what = f"{100 * share:.0f} % of the {split} pixels are ignored ({labels.ignore_index})"
+            remedy = (
+                "Check how the masks are read: classes may be missing from the list, or reduce_labels set wrongly."
+            )
+            findings.append(Finding("warning", "mostly-ignored", (), what, remedy))
+    total = sum(pixels.values(), start=np.zeros(labels.num_labels + 1, dtype=np.int64))
+    absent = [index for index in labels.scored if not total[index]]
+    if absent == [labels.num_labels - 1] and total[-1] and labels.num_labels > 2:
+        what = f"the last class, {labels.names[-1]!r}, never occurs, and all others and {labels.ignore_index} do"
+        remedy = "If the masks start at 0 or were reduced before, set data.reduce_labels=false: it was applied twice."
+        return [*findings, Finding("warning", "reduced-twice", (), what, remedy)]
+    for index in labels.scored:
+        splits = [split for split, counts in pixels.items() if not counts[index] and split not in alone]
+        if splits:
+            what = f"class {labels.names[index]!r} never occurs in {', '.join(splits)}"
+            remedy = "It cannot be learned without train pixels, nor scored without any; check the class list."
+            findings.append(Finding("warning", "empty-class", (), what, remedy))
+    return findings
+
+
+def judge_validation(num_samples: Mapping[str, int]) -> list[Finding]:
+    """A validation split of so few images that a score on it would have a 95 % interval wider than `WIDE`.
+
+    Before there is a model this is an estimate, see `SPREAD`: fewer than 13 images. A run's scores have the interval.
+    """
+    number = num_samples.get("validation", 0)
+    doubt = 1.0 if number == 1 else half_width(SPREAD / math.sqrt(number), number) if number else 0.0
+    if 2 * doubt <= WIDE:
+        return []
+    images = "1 image chooses" if number == 1 else f"{number} images choose"
+    what = f"{images} checkpoint and temperature: a mean IoU of so few is known to about +-{doubt:.2f}"
+    remedy = "Label more for validation, 13 at least. Until then, other checkpoints may be as good."
+    return [Finding("warning", "small-validation", (), what, remedy)]

@@ -1,4 +1,4 @@
-"""What the label doctor says: findings, and the report that holds them."""
+"""The label doctor's findings, and its report."""
 
 import os
 from collections import defaultdict

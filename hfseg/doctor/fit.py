@@ -8,7 +8,8 @@ import datasets
 from transformers import BaseImageProcessor, PreTrainedModel, TrainingArguments
 
 from hfseg.config import EvalConfig, RunConfig
-from hfseg.doctor.sizes import Size, has_pixels, image_sizes
+from hfseg.data import EncodedRows, file_of_cell, reading, undecoded
+from hfseg.doctor.inspection import Size, open_file, read_header
 from hfseg.errors import UserError, shown
 from hfseg.labels import LabelSet
 from hfseg.metrics import class_keys
@@ -32,14 +33,7 @@ def check_fit(
 ) -> None:
     """Every check that takes both the data and the model.
 
-    Args:
-        config: of the run.
-        args: of the training.
-        model: is moved to the training's device, and left in evaluation mode.
-        processor: its image processor.
-        data: the splits train, validation and test.
-        labels: the classes of the data.
-        eval_only: nothing will be trained.
+    The model is moved to the training's device, and left in evaluation mode.
 
     Raises:
         UserError: what does not fit, by its key of the config or the name of the image.
@@ -55,11 +49,9 @@ def check_fit(
 
 
 def check_labelled(args: TrainingArguments, data: Splits, labels: LabelSet) -> None:
-    """Whether both splits can be scored, and the best checkpoint be chosen by what is asked for. Streams pass.
+    """Raises UserError where all labels of a split are void, or the best-model metric is of an absent class.
 
-    Raises:
-        UserError: all labels of a split are void, or the best-model metric is the IoU of a class that no validation
-            image has.
+    Streams pass.
     """
     splits = {name: split for name in SCORED if isinstance(split := data[name], datasets.Dataset)}
     for name, split in splits.items():
@@ -86,24 +78,20 @@ def check_training_batches(
 ) -> None:
     """Whether the model takes the training's crops, and the smallest of its batches.
 
-    Args:
-        config: of the run.
-        args: of the training.
-        model: on the device of the training; is left in evaluation mode.
-        num_images: of the training split; None for a stream.
+    `num_images` are those of the training split; None for a stream.
 
     Raises:
         UserError: the crop has a size that the model does not take, or a batch of one image reaches a batch norm
             over maps of one pixel.
     """
     size, batch = config.transforms.size, args.per_device_train_batch_size
-    problem, lonely = dry_run(model, (size, size))
+    problem, single_value_norms = dry_run(model, (size, size))
     if problem is not None:
         raise UserError(
             f"transforms.size={size}: the model does not take images of {size} x {size} pixels ({shown(problem)}). "
             "Choose a size that it takes; its own is in the config and the image processor beside its weights."
         )
-    if not lonely or smallest_batch(args, num_images) > 1:
+    if not single_value_norms or smallest_batch(args, num_images) > 1:
         return
     cause = f"train.per_device_train_batch_size={batch}"
     if batch > 1:
@@ -112,8 +100,8 @@ def check_training_batches(
     if num_images is not None and num_images < max(2, batch):
         remedy = f"train.per_device_train_batch_size=2 with more training images than {num_images}"
     raise UserError(
-        f"{cause}: {lonely[0]} is a batch norm over maps of one pixel, and of one image it has one value for each "
-        f"channel, from which it cannot learn. Set {remedy}."
+        f"{cause}: {single_value_norms[0]} is a batch norm over maps of one pixel, and of one image it has one value "
+        f"for each channel, from which it cannot learn. Set {remedy}."
     )
 
 
@@ -138,19 +126,14 @@ def check_evaluated_sizes(
 ) -> None:
     """Whether the model takes what evaluation gives it of all images of validation and test, streams apart.
 
-    Args:
-        options: how images reach the model.
-        model: on its device; is left in evaluation mode.
-        processor: its image processor.
-        data: the splits.
-        taken: (height, width) that the model is known to take: a dry run of 1024 x 1024 takes a CPU 20 seconds.
+    `taken` is a (height, width) that it is known to take: a dry run of 1024 x 1024 takes a CPU 20 seconds.
 
     Raises:
         UserError: it does not; names the images and the remedy.
     """
     described = f"eval.mode={options.mode}" + f" with eval.scales={list(options.scales)}" * (options.scales != (1.0,))
     if options.mode == "resize":
-        height, width = smallest_view((processor.size["height"], processor.size["width"]), options)
+        height, width = smallest_input((processor.size["height"], processor.size["width"]), options)
         problem = None if (height, width) == taken else dry_run(model, (height, width))[0]
         if problem is not None:
             raise UserError(
@@ -162,11 +145,11 @@ def check_evaluated_sizes(
     sizes = {
         f"{image} of {name}": size for name, split in splits.items() for image, size in image_sizes(split).items()
     }
-    views = {name: smallest_view(size, options) for name, size in sizes.items()}
-    problem, least = too_small(model, set(views.values()))
+    inputs = {name: smallest_input(size, options) for name, size in sizes.items()}
+    problem, least = too_small(model, set(inputs.values()))
     if problem is None:
         return
-    wrong = [f"{name} ({sizes[name][1]} x {sizes[name][0]})" for name in views if min(views[name]) < least]
+    wrong = [f"{name} ({sizes[name][1]} x {sizes[name][0]})" for name in inputs if min(inputs[name]) < least]
     more = f" and {len(wrong) - MAX_NAMES} more" if len(wrong) > MAX_NAMES else ""
     raise UserError(
         f"{described}: the model does not take images of the size of {', '.join(wrong[:MAX_NAMES])}{more}: "
@@ -175,23 +158,53 @@ def check_evaluated_sizes(
     )
 
 
-def smallest_view(size: Size, options: EvalConfig) -> Size:
+def smallest_input(size: Size, options: EvalConfig) -> Size:
     """The smallest (height, width) that the model sees of an image of this size: scaled, and cut into windows."""
     scaled = [max(1, round(side * min(options.scales))) for side in size]
     limit = options.crop or max(scaled)
     return min(scaled[0], limit), min(scaled[1], limit)
 
 
-def too_small(model: PreTrainedModel, views: set[Size]) -> tuple[str | None, int]:
-    """What the model says of views that it does not take, and the short side from which on it takes them.
+def too_small(model: PreTrainedModel, sizes: set[Size]) -> tuple[str | None, int]:
+    """Why the model does not take the smallest of these inputs, and the short side from which on it takes them.
 
-    Views are tried from the smallest on, one for each short side, until one passes: mostly the first does.
+    Inputs are tried from the smallest on, one for each short side, until one passes: mostly the first does.
     """
     problem = None
-    by_side = {min(view): view for view in sorted(views, reverse=True)}
+    by_side = {min(size): size for size in sorted(sizes, reverse=True)}
     for side in sorted(by_side)[:MAX_TRIES]:
-        said, _ = dry_run(model, by_side[side])
-        if said is None:
+        refusal, _ = dry_run(model, by_side[side])
+        if refusal is None:
             return problem, side
-        problem = problem or said
+        problem = problem or refusal
     return problem, max(by_side, default=0) + 1
+
+
+def image_sizes(data: datasets.Dataset) -> dict[str, Size]:
+    """Name -> (height, width), from the headers of the label maps, which are as large as their images.
+
+    Nothing is decoded: 20,000 of them take a second.
+
+    Raises:
+        UserError: a label map cannot be read; names the sample.
+    """
+    sizes = {}
+    for row in undecoded(data).select_columns(["name", "label"]):
+        where = f"The label map of sample {shown(row['name'])}"
+        with reading(where), open_file(file_of_cell(row["label"]) or b"") as image:
+            width, height = read_header(image).upright
+        sizes[row["name"]] = (height, width)
+    return sizes
+
+
+def has_pixels(data: datasets.Dataset, ignore_index: int, index: int | None = None) -> bool:
+    """Whether a split has a pixel of a class, or of any class; stops at the first."""
+    rows = EncodedRows(data)
+    for number in range(len(rows)):
+        label = rows[number].label
+        found = label != ignore_index
+        if index is not None:
+            found &= label == index
+        if found.any():
+            return True
+    return False

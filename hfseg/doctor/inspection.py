@@ -1,7 +1,7 @@
-"""What one image and its mask look like by themselves. Nothing here stops at a fault: it is written down."""
+"""Checks of one sample by itself: its image, its mask, and whether they fit. Faults become findings."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -49,7 +49,7 @@ class Sample:
 
 @dataclass(slots=True)
 class Header:
-    """What a file says of itself before its pixels are decoded; `size` is (width, height) as stored."""
+    """Of an image file, read without decoding its pixels; `size` is (width, height) as stored."""
 
     size: Size
     mode: str
@@ -61,9 +61,9 @@ class Header:
         return self.size if self.orientation < 5 else self.size[::-1]
 
 
-@dataclass(slots=True)  # all of a data set are held at once
+@dataclass(slots=True)  # all of a data set are in memory at once
 class Inspection:
-    """One sample's facts; `findings` are those that need no other sample.
+    """What is known of one sample; `findings` are those that need no other sample.
 
     Attributes:
         image: header of the image, None where it cannot be read; `mask` likewise.
@@ -72,7 +72,7 @@ class Inspection:
         thumbnail: (32, 32) grey; None in a quick check and for an image of one colour, which resembles every other.
         values: value -> pixels of the mask, as class ids, or as stored if `refused`.
         edge_values: of a mask that has ids outside the classes, the values that fill no area.
-        refused: why the mask is not in the data set's coding, in the words of `read_ids`.
+        refused: message of `read_ids` where the mask is not in the data set's coding.
         palette: index -> colour, of the indexes that a palette mask uses as ids.
     """
 
@@ -239,3 +239,8 @@ def compare_sizes(found: Inspection, image: Header, mask: Header) -> None:
         # Otherwise equal sizes prove that the mask was drawn on the upright image.
         what = f"{exif} ({found.image_name}); sizes cannot tell whether they still cover each other"
         found.add("warning", "exif-unsure", found.mask_name, what, turned)
+
+
+def spread(items: Sequence[Any], number: int) -> list[Any]:
+    """At most so many items, evenly from all."""
+    return [items[int(index)] for index in np.linspace(0, len(items) - 1, min(number, len(items)))]

@@ -16,7 +16,7 @@ from hfseg.training import check_streaming, check_worker_memory, training_argume
 
 
 def preflight(config: RunConfig, resume: bool, eval_only: bool) -> TrainingArguments:
-    """What settings, folder, Hub and machine tell; writes nothing.
+    """Whether settings, folder, Hub and machine let the run start; writes nothing.
 
     Returns:
         `train:` as the Trainer takes it.
@@ -39,14 +39,10 @@ def preflight(config: RunConfig, resume: bool, eval_only: bool) -> TrainingArgum
 def check_start(config: RunConfig, args: TrainingArguments, resume: bool, eval_only: bool) -> str | None:
     """What the run's folder holds, and a look at some of the masks; prints what differs and the warnings.
 
-    Args:
-        config: of the run, whose folder no other process writes to.
-        args: from `preflight`.
-        resume: go on from the last whole checkpoint.
-        eval_only: score only.
+    No other process may write to the folder. `args` are those from `preflight`.
 
     Returns:
-        The checkpoint to go on from, if that is wanted.
+        The last whole checkpoint, where the run is to resume.
 
     Raises:
         UserError: another run is in the folder, there is nothing to go on from, or the data has errors.
@@ -70,13 +66,9 @@ def check_settings(config: RunConfig, args: TrainingArguments, eval_only: bool) 
 
 
 def check_classes(config: RunConfig, args: TrainingArguments, labels: LabelSet, weights: str | None) -> None:
-    """What the classes of the data tell.
+    """Whether the config, and the weights that the run goes on from, are for these classes.
 
-    Args:
-        config: of the run.
-        args: from `preflight`.
-        labels: the classes of the data.
-        weights: folder of the run's own weights, a checkpoint or its model, where it goes on from them.
+    `weights` is the folder of a checkpoint or of the run's model.
 
     Raises:
         UserError: class weights for another number of classes, a best-model metric that does not exist, or weights

@@ -46,9 +46,9 @@ def writing(path: Path) -> Iterator[None]:
         number = _error_number(error)
         if isinstance(error, RuntimeError) and number is None:
             raise
-        said = error.strerror if isinstance(error, OSError) and error.strerror else shown(error).splitlines()[0]
+        cause = error.strerror if isinstance(error, OSError) and error.strerror else shown(error).splitlines()[0]
         remedy = REMEDIES.get(number or 0, "See whether its disk works.")
-        raise WriteError(f"{path} cannot be written: {said.rstrip('.')}. {remedy}") from error
+        raise WriteError(f"{path} cannot be written: {cause.rstrip('.')}. {remedy}") from error
 
 
 def _error_number(error: Exception) -> int | None:

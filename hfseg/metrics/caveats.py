@@ -12,7 +12,7 @@ Z = 1.96  # a normal distribution has 95 % within so many standard deviations
 
 def caveats(metrics: Mapping[str, Any]) -> list[str]:
     """Sentences on the scores in `metrics.json`, the worst first; none where there is nothing to say."""
-    return [said for said in (useless(metrics), uncertain_choice(metrics)) if said]
+    return [sentence for sentence in (useless(metrics), uncertain_choice(metrics)) if sentence]
 
 
 def unscored(metrics: Mapping[str, Any]) -> list[str]:

@@ -59,8 +59,8 @@ def publish_run(run_dir: Path, hub: HubConfig) -> PushResult:
     result = push(
         run_dir, hub.repo, revision=hub.revision, private=hub.private, create_pr=hub.create_pr, images=hub.images
     )
-    said = "published" if result.is_new else "published before, unchanged"
-    Console().print(f"{said}: {result.url} (commit {result.commit})", highlight=False, soft_wrap=True)
+    outcome = "published" if result.is_new else "published before, unchanged"
+    Console().print(f"{outcome}: {result.url} (commit {result.commit})", highlight=False, soft_wrap=True)
     return result
 
 

@@ -194,7 +194,7 @@ def last_words(job: Job, code: int) -> str:
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     lines = [line for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if code == 2 and line.startswith("error: ")]
-    return f"{(errors or lines or ['it said nothing'])[-1].removeprefix('error: ')} (see {path})"
+    return f"{(errors or lines or ['it printed nothing'])[-1].removeprefix('error: ')} (see {path})"
 
 
 def num_processes() -> int:

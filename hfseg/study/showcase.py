@@ -15,7 +15,6 @@ from hfseg.study.figures import FIGURES
 from hfseg.study.report import study_values
 from hfseg.study.tables import arm_table
 
-ANSWER = ("study.json", "study.md")
 BEGIN, END = "<!-- results: written by scripts/collect_cards.py -->", "<!-- results end -->"
 SHOWN = ("arm", "start", "runs", "test mIoU", "trained / all parameters", "time of a run")  # of the table of arms
 
@@ -43,7 +42,7 @@ def collect_study(folder: Path, cards: Path) -> None:
     collect_cards([folder / name for name in (*study["pretraining"], *best)], cards)
     target = cards / study["name"]
     (target / "figures").mkdir(parents=True, exist_ok=True)
-    for name in (*ANSWER, *(f"figures/{figure}.png" for figure in FIGURES)):
+    for name in ("study.json", "study.md", *(f"figures/{figure}.png" for figure in FIGURES)):
         if (folder / name).is_file():
             shutil.copyfile(folder / name, target / name)
 
@@ -76,7 +75,7 @@ def renew_readme(readme: Path, cards: Path) -> None:
 
 
 def section(study: Mapping[str, Any], home: Path) -> str:
-    """The answer in short. Only differences over seeds within one model are told; `study.md` has the others.
+    """The answer in short. It has differences over seeds within one model only; `study.md` has the others.
 
     Args:
         study: what its `study.json` holds.

@@ -14,8 +14,13 @@ from transformers import MobileNetV2Config, MobileNetV2ForSemanticSegmentation, 
 
 from hfseg import HfsegFCNConfig, HfsegFCNForSemanticSegmentation, LabelSet, RunConfig, UserError
 from hfseg.config import EvalConfig
-from hfseg.doctor.fit import check_evaluated_sizes, check_labelled, check_training_batches, smallest_batch
-from hfseg.doctor.sizes import image_sizes
+from hfseg.doctor.fit import (
+    check_evaluated_sizes,
+    check_labelled,
+    check_training_batches,
+    image_sizes,
+    smallest_batch,
+)
 from hfseg.models import dry_run, freeze_encoder
 from hfseg.training import training_arguments
 from tests.builders import tiny_model

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hfseg.doctor.class_counts import judge_validation
+from hfseg.doctor.diagnosis import judge_validation
 from hfseg.metrics import caveats, half_width
 from hfseg.publishing.card import build_card
 from hfseg.reporting import print_table, write_report

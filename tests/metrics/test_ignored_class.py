@@ -12,7 +12,7 @@ from PIL import Image
 
 from hfseg import LabelSet, SegMetrics, UserError
 from hfseg.config import LossConfig
-from hfseg.doctor.class_counts import count_classes, judge_classes
+from hfseg.doctor.diagnosis import count_classes, judge_classes
 from hfseg.doctor.inspection import Inspection
 from hfseg.metrics import compute_from_confusion, evaluate_metric
 from hfseg.models import segmentation_loss
