@@ -14,7 +14,7 @@ from hfseg.metrics import SPLITS, caveats, metric_name, score_keys, unscored, wi
 from hfseg.reporting.charts import plot_learning_curves, row_shares
 from hfseg.reporting.page import render
 from hfseg.reporting.pictures import example_pictures
-from hfseg.runs import Example, RunResults, public_config
+from hfseg.runs import Example, RunResults
 
 MAX_MATRIX = 40  # classes: a larger matrix is megabytes that nobody reads
 NUM_MISTAKES = 5
@@ -47,7 +47,7 @@ def write_report(run_dir: Path) -> Path:
         or {SPLITS[prefix]: len(names) for prefix, (names, _) in run.counts.items()},
         "class_shares": shares,
         "classes": dict.fromkeys(name for split in ("train", "validation", "test") for name in shares.get(split, {})),
-        "config": dump_yaml(public_config(run.config)) if run.config else "",
+        "config": dump_yaml(run.public_config) if run.config else "",
     }
     path = run_dir / "report.html"
     write_text(path, render("reporting/report.html.jinja", values))

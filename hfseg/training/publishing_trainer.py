@@ -11,7 +11,7 @@ from transformers.trainer_utils import HubStrategy
 
 from hfseg.errors import HubTransferError, UserError
 from hfseg.files import write_text
-from hfseg.hub import Files, PushResult, check_access, check_no_token, model_files, public_files, publish
+from hfseg.hub import PushResult, check_access, model_files, public_files, push_files
 
 NO_OPTIMIZER = (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS)
 
@@ -105,10 +105,8 @@ class PublishingTrainer(Trainer):
     ) -> PushResult:
         own_card = Path(self.args.output_dir) / "README.md"
         card = own_card.read_text(encoding="utf-8") if own_card.exists() else self._progress_card()
-        files: Files = public_files(model_files(folder), {}) | {"README.md": card.encode()}
-        check_no_token(files)
-        return publish(
-            files,
+        return push_files(
+            public_files(model_files(folder) | {"README.md": card}, {}),
             str(self.hub_model_id),
             message,
             revision or self.args.hub_revision,
