@@ -1,7 +1,7 @@
 """Down from the Hub and up to it, saying what went wrong: one pinned snapshot, one commit that is read back."""
 
 from hfseg.hub.access import check_access
-from hfseg.hub.commit import PushResult, commit_files, push_files
+from hfseg.hub.commit import PushResult, push_files
 from hfseg.hub.public_files import Files, model_files, public_files
 from hfseg.hub.pull import pull
 
@@ -9,7 +9,6 @@ __all__ = [
     "Files",
     "PushResult",
     "check_access",
-    "commit_files",
     "model_files",
     "public_files",
     "pull",

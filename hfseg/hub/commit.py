@@ -9,11 +9,8 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
 from hfseg.errors import HubTransferError
-from hfseg.hub.access import check_access
 from hfseg.hub.failures import TRANSFER_ERRORS, explained, next_step, reason
 from hfseg.hub.public_files import Files
-
-PULL_REQUEST = "refs/pr/"
 
 logger = logging.getLogger(__name__)
 
@@ -37,14 +34,6 @@ def push_files(
     create_pr: bool = False,
     token: str | None = None,
 ) -> PushResult:
-    """Looks whether a push could work, then see `commit_files`."""
-    repo = check_access(repo, private, create_pr, token, revision)
-    return commit_files(files, repo, message, revision, private, create_pr, token)
-
-
-def commit_files(
-    files: Files, repo: str, message: str, revision: str | None, private: bool, create_pr: bool, token: str | None
-) -> PushResult:
     """Sends files as one commit to a repository that `check_access` has seen, and reads it back.
 
     Raises:
@@ -54,7 +43,8 @@ def commit_files(
     doing = f"Publishing to {repo}"
     with explained(doing, "Nothing was published."):
         head = _open(hub, repo, revision, private, create_pr)
-        for place in [revision, *(_pull_requests(hub, repo) if create_pr else [])]:
+        refs = hub.list_repo_refs(repo, include_pull_requests=True).pull_requests if create_pr else None
+        for place in [revision, *(each.ref for each in refs or ())]:
             if not _differences(hub, repo, place, files):
                 logger.warning("%s already has everything: no commit was made.", repo)
                 return PushResult(repo, str(hub.model_info(repo, revision=place).sha), _url(hub, repo, place), False)
@@ -90,18 +80,15 @@ def _open(hub: HfApi, repo: str, revision: str | None, private: bool, create_pr:
     return hub.model_info(repo, revision=revision).sha
 
 
-def _pull_requests(hub: HfApi, repo: str) -> list[str]:
-    return [each.ref for each in hub.list_repo_refs(repo, include_pull_requests=True).pull_requests or []]
-
-
 def _differences(hub: HfApi, repo: str, revision: str | None, files: Files) -> list[str]:
     """Names of the files that are missing there, or other ones, by sha256 (large files) or git's own sum."""
     there = {info.path: info for info in hub.get_paths_info(repo, sorted(files), revision=revision)}
     wrong = []
     for name, content in sorted(files.items()):
         info = there.get(name)
-        expected = None if info is None else info.blob_id if info.lfs is None else info.lfs.sha256
-        if info is None or expected != (_git_sum(content) if info.lfs is None else _sha256(content)):
+        if info is None or (
+            _git_sum(content) != info.blob_id if info.lfs is None else _sha256(content) != info.lfs.sha256
+        ):
             wrong.append(name)
     return wrong
 
@@ -122,8 +109,8 @@ def _what_reached(
 
 
 def _url(hub: HfApi, repo: str, revision: str | None) -> str:
-    if revision is not None and revision.startswith(PULL_REQUEST):
-        return f"{hub.endpoint}/{repo}/discussions/{revision.removeprefix(PULL_REQUEST)}"
+    if revision is not None and revision.startswith("refs/pr/"):
+        return f"{hub.endpoint}/{repo}/discussions/{revision.removeprefix('refs/pr/')}"
     return f"{hub.endpoint}/{repo}" + (f"/tree/{revision}" if revision else "")
 
 

@@ -24,7 +24,6 @@ NEXT_STEPS = {
 }
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOENT)
-TRY_AGAIN = "Check the connection, then run the same command again."
 
 
 @contextmanager
@@ -55,4 +54,5 @@ def next_step(error: BaseException) -> str:
     if any(isinstance(each, OSError) and each.errno in NOT_WRITABLE for each in chain):
         return "Set HF_HOME, or HF_HUB_CACHE, to a folder that can be written to, then run the same command again."
     codes = [each.response.status_code for each in chain if isinstance(each, HfHubHTTPError)]
-    return next((NEXT_STEPS[code] for code in codes if code in NEXT_STEPS), TRY_AGAIN)
+    steps = [NEXT_STEPS[code] for code in codes if code in NEXT_STEPS]
+    return steps[0] if steps else "Check the connection, then run the same command again."

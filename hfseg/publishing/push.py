@@ -7,7 +7,7 @@ from rich.console import Console
 
 from hfseg.config import HubConfig, RunConfig
 from hfseg.errors import UserError
-from hfseg.hub import PushResult, check_access, commit_files
+from hfseg.hub import PushResult, check_access, push_files
 from hfseg.publishing.push_files import check_pushable, files_to_push
 from hfseg.runs import CONFIG
 
@@ -45,7 +45,7 @@ def push(
     run = check_pushable(Path(run_dir))  # what is wrong with the run is said before the Hub is asked anything
     repo = check_access(repo, private, create_pr, token, revision)
     files = files_to_push(run, repo, images)
-    return commit_files(files, repo, f"Publish {run.folder.resolve().name}", revision, private, create_pr, token)
+    return push_files(files, repo, f"Publish {run.folder.resolve().name}", revision, private, create_pr, token)
 
 
 def push_run(run_dir: Path, hub: HubConfig) -> PushResult:

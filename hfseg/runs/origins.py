@@ -10,21 +10,13 @@ from hfseg.runs.private_paths import PICKLES, public_init
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set as a card speaks of it.
+    """A data set as a card speaks of it."""
 
-    Attributes:
-        title: its name, to follow "trained on".
-        licence: a sentence about it.
-        hub_id: where the Hub has it.
-        limits: what a model trained on it should not be trusted with.
-        is_drawn: made by hfseg, so that its pictures may be shown to anyone.
-    """
-
-    title: str
-    licence: str
-    limits: str
+    title: str  # to follow "trained on"
+    licence: str  # a sentence
+    limits: str  # what a model trained on it should not be trusted with
     hub_id: str | None = None
-    is_drawn: bool = False
+    is_drawn: bool = False  # by hfseg, so that its pictures may be shown to anyone
 
 
 OWN_LICENCE = "The data has a licence of its own, which hfseg does not know."
@@ -55,17 +47,10 @@ DATA_SETS = {
 
 @dataclass(frozen=True)
 class Licence:
-    """Of the weights, in the Hub's words.
+    """Of the weights; `name` and `link` are for the id `other` only."""
 
-    Attributes:
-        id: as in the card's `license`.
-        reason: a sentence for the reader.
-        name: only for the id `other`.
-        link: only for the id `other`.
-    """
-
-    id: str
-    reason: str
+    id: str  # of the Hub's list
+    reason: str  # a sentence for the reader
     name: str | None = None
     link: str | None = None
 

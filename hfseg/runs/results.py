@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError
 
 from hfseg.config import RunConfig
 from hfseg.errors import UserError
@@ -18,58 +18,14 @@ from hfseg.runs.counts import COUNTS, KEYS, load_arrays
 from hfseg.runs.examples import Example, load_examples
 from hfseg.runs.private_paths import public_config
 from hfseg.runs.provenance import Provenance
+from hfseg.runs.schemas import Metrics, PerClass
 
 CONFIG = "run_config.yaml"
-REQUIRED = (CONFIG, "metrics.json", "per_class.json", "provenance.json")  # of a finished run
+FILES = {"config": CONFIG, **{part: f"{part}.json" for part in ("metrics", "per_class", "provenance")}}
+REQUIRED = tuple(FILES.values())  # of a finished run
 MISSING = "is missing"
 UNREADABLE = (OSError, ValueError, KeyError, RecursionError)
-Number = int | FiniteFloat | None
 T = TypeVar("T")
-
-
-class Metrics(BaseModel):
-    """metrics.json: the scores that every run has, and whatever else it has measured."""
-
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, Number]
-    eval_mean_iou: Number
-    eval_mean_accuracy: Number
-    eval_pixel_accuracy: Number
-    test_mean_iou: Number
-    test_mean_accuracy: Number
-    test_pixel_accuracy: Number
-    eval_constant_class: str | None = None
-    test_constant_class: str | None = None
-    eval_worst_image_name: str | None = None
-    test_worst_image_name: str | None = None
-    eval_error: str | None = None
-    test_error: str | None = None
-
-
-class ClassRow(BaseModel):
-    """One class of one split, as `SegMetrics.per_class` has it."""
-
-    name: str
-    iou: Number
-    accuracy: Number
-    dice: Number = None
-    precision: Number = None
-    recall: Number = None
-    boundary_iou: Number = None
-    pixels: int
-
-
-class PerClass(BaseModel):
-    """per_class.json."""
-
-    eval: list[ClassRow]
-    test: list[ClassRow]
-
-    @model_validator(mode="after")
-    def _has_the_same_classes(self) -> "PerClass":
-        if not self.test or [row.name for row in self.eval] != [row.name for row in self.test]:
-            raise ValueError("it does not list the same classes for eval and test")
-        return self
 
 
 class RunResults(BaseModel):
@@ -94,23 +50,16 @@ class RunResults(BaseModel):
     @classmethod
     def read(cls, folder: Path) -> "RunResults":
         """Reads what is there; see `read_finished` for a run that must be whole."""
-        parts, problems = {}, {}
-        for name in REQUIRED:
+        parts: dict[str, Any] = {"problems": {}}
+        for part, name in FILES.items():
             try:
                 if (folder / name).is_file():
-                    parts[name] = _read_config(folder / name) if name == CONFIG else _read_json(folder / name)
+                    parts[part] = _read_config(folder / name) if part == "config" else _read_json(folder / name)
                 else:
-                    problems[name] = MISSING
+                    parts["problems"][name] = MISSING
             except UNREADABLE as error:
-                problems[name] = _describe(error)
-        return cls(
-            folder=folder,
-            config=parts.get(CONFIG, {}),
-            metrics=parts.get("metrics.json", {}),
-            per_class=parts.get("per_class.json", {}),
-            provenance=parts.get("provenance.json", {}),
-            problems=problems,
-        )
+                parts["problems"][name] = _describe(error)
+        return cls(folder=folder, **parts)
 
     @classmethod
     def read_finished(cls, folder: Path) -> "RunResults":
@@ -216,19 +165,8 @@ class RunResults(BaseModel):
     @property
     def confusion(self) -> dict[str, Counts]:
         """Confusion matrices (K, K) by the metrics' prefix."""
-        return {prefix: self.arrays[f"{prefix}_confusion"] for prefix in self._counted}
-
-    @property
-    def counts(self) -> dict[str, tuple[Sequence[str], Counts]]:
-        """Names and areas (N, 3, K) of the images, by the metrics' prefix."""
-        return {
-            prefix: (self.arrays[f"{prefix}_names"].tolist(), self.arrays[f"{prefix}_areas"])
-            for prefix in self._counted
-        }
-
-    @property
-    def _counted(self) -> list[str]:
-        return [prefix for prefix in SPLITS if all(f"{prefix}_{key}" in self.arrays for key in KEYS)]
+        keys = {prefix: f"{prefix}_confusion" for prefix in SPLITS}
+        return {prefix: self.arrays[key] for prefix, key in keys.items() if key in self.arrays}
 
     def num_images(self, prefix: str) -> int | None:
         """How many images of a split were scored; None where no file says it.

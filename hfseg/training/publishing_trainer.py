@@ -105,11 +105,7 @@ class PublishingTrainer(Trainer):
     ) -> PushResult:
         own_card = Path(self.args.output_dir) / "README.md"
         card = own_card.read_text(encoding="utf-8") if own_card.exists() else self._progress_card()
-        return push_files(
-            public_files(model_files(folder) | {"README.md": card}, {}),
-            str(self.hub_model_id),
-            message,
-            revision or self.args.hub_revision,
-            self._is_private(private),
-            token=token or self.args.hub_token,
-        )
+        files = public_files(model_files(folder) | {"README.md": card}, {})
+        revision, token = revision or self.args.hub_revision, token or self.args.hub_token
+        repo = check_access(str(self.hub_model_id), self._is_private(private), token=token, revision=revision)
+        return push_files(files, repo, message, revision, self._is_private(private), token=token)
