@@ -18,7 +18,7 @@ from hfseg.files import complete_folder, remove, write_json
 from hfseg.labels import LabelSet
 from hfseg.metrics import SegMetrics, unscored
 from hfseg.models import load_model, load_processor, store_temperature
-from hfseg.publishing import EXAMPLES, discard_results, missing_pages, publish_run, write_pages
+from hfseg.publishing import EXAMPLES, discard_results, missing_pages, push_run, write_pages
 from hfseg.reporting import keep_examples, print_table
 from hfseg.runs import Provenance, peak_memory_mb, write_counts, writing_run
 from hfseg.training import FinalScores, HistoryCallback, ScheduledUnfreezing, SegTrainer, early_stopping, evaluate
@@ -169,7 +169,7 @@ def write_results(
         print_table(scores.per_class, scores.metrics)
     scores.raise_failures()
     if config.hub.repo is not None and not eval_only and trainer.is_world_process_zero():
-        publish_run(run_dir, config.hub)
+        push_run(run_dir, config.hub)
 
 
 def complete(config: RunConfig, args: TrainingArguments, missing: Sequence[str]) -> dict[str, Any]:
@@ -200,5 +200,5 @@ def complete(config: RunConfig, args: TrainingArguments, missing: Sequence[str])
         write_pages(run_dir)
         print_table(per_class, metrics)
         if config.hub.repo is not None and not unscored(metrics):
-            publish_run(run_dir, config.hub)
+            push_run(run_dir, config.hub)
     return dict(metrics)

@@ -1,19 +1,17 @@
-"""The model card, which files may be published, and the push to the Hub."""
+"""The model card, which files of a run may be pushed, and the push to the Hub."""
 
-from hfseg.publishing.card import collect_cards, renew_cards
-from hfseg.publishing.card_results import escape
+from hfseg.publishing.collection import collect_cards, renew_cards
 from hfseg.publishing.pages import EXAMPLES, discard_results, missing_pages, write_pages
-from hfseg.publishing.publish import publish_finished, publish_run, push
+from hfseg.publishing.push import publish_finished, push, push_run
 
 __all__ = [
     "EXAMPLES",
     "collect_cards",
     "discard_results",
-    "escape",
     "missing_pages",
     "publish_finished",
-    "publish_run",
     "push",
+    "push_run",
     "renew_cards",
     "write_pages",
 ]

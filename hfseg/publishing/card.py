@@ -1,22 +1,19 @@
-"""The model card, written from a run's files: no number in it is typed by hand."""
+"""The model card of a run, from the template `card.md.jinja`: no number in it is typed by hand."""
 
-import shutil
-from collections.abc import Iterable
+import re
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import ModelCard
 
-from hfseg.errors import UserError
+from hfseg.config import EvalConfig
 from hfseg.files import dump_yaml, write_text
-from hfseg.metrics import with_interval
-from hfseg.publishing import card_text as text
-from hfseg.publishing.card_checks import check_card
-from hfseg.publishing.card_metadata import metadata
-from hfseg.publishing.card_results import escape, results, table
-from hfseg.publishing.card_usage import usage
-from hfseg.runs import DATA_SETS, FILES, Facts, public_config, read_facts
+from hfseg.metrics import MAIN_SCORES, REQUESTED_SCORES, caveats, metric_name, score_keys, with_interval
+from hfseg.publishing.card_metadata import metadata, model_input
+from hfseg.reporting import escape_markdown
+from hfseg.runs import DATA_SETS, RunResults, hub_id, is_torchvision, licence_of_weights, public_init
 
-__all__ = ["DATA_SETS", "build_card", "check_card", "collect_cards", "public_config", "renew_cards", "write_card"]
+TEMPLATE = Path(__file__).with_name("card.md.jinja")
 
 
 def build_card(run_dir: Path, repo: str | None = None, show_predictions: bool | None = None) -> ModelCard:
@@ -31,21 +28,39 @@ def build_card(run_dir: Path, repo: str | None = None, show_predictions: bool | 
     Raises:
         UserError: a file of the run is missing or torn; says which.
     """
-    facts = read_facts(run_dir, repo)
-    show = facts.data_set.is_drawn if show_predictions is None else show_predictions
-    sections = [
-        f"# {facts.config.name}",
-        text.summary(facts),
-        text.predictions(facts) if show else "",
-        usage(facts),
-        results(facts),
-        text.training(facts),
-        text.reproduce(facts),
-        text.limits(facts),
-        text.cite(facts),
-    ]
-    body = "\n\n".join(section for section in sections if section)
-    return ModelCard(f"---\n{metadata(facts).to_yaml()}\n---\n\n{body}\n")
+    run = RunResults.read_finished(run_dir)
+    config, metrics = run.run_config, run.metrics
+    data_set, constant = DATA_SETS[config.data.name], metrics.get("test_constant_class")
+    repo = repo or config.hub.repo
+    show = data_set.is_drawn if show_predictions is None else show_predictions
+    card: ModelCard = ModelCard.from_template(
+        card_data=metadata(run),
+        template_path=str(TEMPLATE),
+        run=run,
+        metrics=metrics,
+        scores=_score_names(metrics),
+        with_interval=with_interval,
+        has_interval=metrics.get("test_mean_iou_low") is not None,
+        caveats=[escape_markdown(sentence) for sentence in caveats(metrics)],
+        constant=None if constant is None else escape_markdown(constant),
+        per_class={
+            prefix: [row | {"name": escape_markdown(row["name"])} for row in rows]
+            for prefix, rows in run.per_class.items()
+        },
+        data_set=data_set,
+        note=escape_markdown(config.data.note or ""),
+        predictions=run.figure("predictions.png") if show else None,
+        repo=repo,
+        model_id=repo or f"{run.public_config['output_dir']}/model",
+        model_input=model_input(config),
+        eval_options=_eval_options(config.eval),
+        public_config=dump_yaml(run.public_config),
+        init=config.model.init and public_init(config.model.init),
+        base_model=hub_id(config),
+        is_torchvision=is_torchvision(config.model.init),
+        licence=licence_of_weights(config),
+    )
+    return card
 
 
 def write_card(run_dir: Path, repo: str | None = None, show_predictions: bool | None = None) -> ModelCard:
@@ -55,65 +70,21 @@ def write_card(run_dir: Path, repo: str | None = None, show_predictions: bool | 
     return card
 
 
-def collect_cards(run_dirs: Iterable[Path], folder: Path) -> None:
-    """Copies the files behind runs' cards, and writes the cards and the table of all of them.
-
-    Pictures of predictions are taken along only where the data is drawn; others' images stay where they are.
-
-    Args:
-        run_dirs: finished runs.
-        folder: where the cards are kept, one folder for each run's name.
-
-    Raises:
-        UserError: a folder is not that of a finished run.
-    """
-    for facts in [read_facts(run_dir) for run_dir in run_dirs]:  # all of them first: nothing is half copied
-        target = folder / facts.config.name
-        target.mkdir(parents=True, exist_ok=True)
-        for name in (*FILES, "history.jsonl"):
-            if name != "run_config.yaml" and (facts.folder / name).is_file():
-                shutil.copyfile(facts.folder / name, target / name)
-        write_text(target / "run_config.yaml", dump_yaml(facts.shown))
-        for name in ("curves.png", *["predictions.png"] * facts.data_set.is_drawn):
-            picture = facts.picture(name)
-            if picture is not None:
-                shutil.copyfile(facts.folder / picture, target / name)
-    renew_cards(folder)
+def _score_names(metrics: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Key without its split -> name, of the main scores, of those that the config asked for, and of the rest."""
+    names = {key: escape_markdown(metric_name(key)) for key in score_keys(metrics)}
+    requested = [key for key in names if any(re.fullmatch(pattern, key) for pattern in REQUESTED_SCORES)]
+    return {
+        "main": {key: name for key, name in MAIN_SCORES.items() if f"test_{key}" in metrics},
+        "requested": {key: names[key] for key in requested},
+        "other": {key: name for key, name in names.items() if key not in (*MAIN_SCORES, *requested)},
+    }
 
 
-def renew_cards(folder: Path) -> None:
-    """Writes all cards in a folder anew from the files beside them, and the table.
-
-    Raises:
-        UserError: there is none, or one lacks a file.
-    """
-    homes = sorted(path.parent for path in folder.glob("*/run_config.yaml"))
-    if not homes:
-        raise UserError(f"{folder} holds no cards: collect them from finished runs.")
-    for home in homes:
-        write_card(home)
-        check_card(home / "README.md")
-    write_text(folder / "README.md", overview([read_facts(home) for home in homes]))
-
-
-def overview(runs: list[Facts]) -> str:
-    """The table of all runs."""
-    rows = []
-    for facts in runs:
-        link = f"[{facts.config.name}]({facts.folder.name}/README.md)"
-        data = escape(facts.config.data.note or facts.data_set.title)
-        score = with_interval(facts.metrics, "test_mean_iou").replace(" ", "&nbsp;")
-        seconds = facts.origin.train_seconds
-        minutes = "-" if seconds is None else f"{seconds / 60:.1f}"
-        rows.append([link, data, score, minutes, facts.origin.hardware])
-    lines = table(["model", "data", "mean IoU, test", "minutes", "hardware"], rows, "llrrl")
-    return f"""# Results
-
-One card for each trained configuration, with the files behind its numbers. Brackets hold the 95 % bootstrap interval
-over the test images. Each card says how it was measured.
-
-{lines}
-
-`python scripts/collect_cards.py runs/NAME ...` adds runs, `--study runs/STUDY` the runs and the answer of a study;
-`--renew` writes every page anew from the files beside it.
-"""
+def _eval_options(evaluation: EvalConfig) -> str:
+    """The keywords of `EvalConfig` that make `predict` segment as the scores were made; empty for one plain pass."""
+    if evaluation.is_plain:
+        return ""
+    # `predict` resizes to the processor's size, and measures nothing
+    changed = evaluation.model_dump(exclude_defaults=True, exclude={"size", "boundary", "calibration"})
+    return ", ".join(f"{key}={value!r}" for key, value in changed.items()).replace("'", '"')

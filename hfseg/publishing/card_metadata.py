@@ -2,23 +2,22 @@
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from hfseg.runs import Facts, hub_id, is_number, licence_of_weights
+from hfseg.config import RunConfig
+from hfseg.metrics import metric_name
+from hfseg.runs import DATA_SETS, RunResults, hub_id, licence_of_weights
 
-# key in metrics.json, the Hub's id of the metric, its name
-METRICS = (
-    ("mean_iou", "mean_iou", "mean IoU"),
-    ("pixel_accuracy", "accuracy", "pixel accuracy"),
-    ("mean_accuracy", "mean_accuracy", "mean class accuracy"),
-)
+# our metric -> the id that the Hub has for it
+HUB_METRICS = {"mean_iou": "mean_iou", "pixel_accuracy": "accuracy", "mean_accuracy": "mean_accuracy"}
 
 
-def metadata(facts: Facts) -> ModelCardData:
+def metadata(run: RunResults) -> ModelCardData:
     """Everything that makes the model findable, and its test scores in the Hub's form."""
-    config = facts.config
-    licence, base_model = licence_of_weights(config), hub_id(config)
-    data_id = config.data.repo if config.data.name == "hub" else facts.data_set.hub_id
+    config = run.run_config
+    licence, base_model, data_set = licence_of_weights(config), hub_id(config), DATA_SETS[config.data.name]
+    data_id = config.data.repo if config.data.name == "hub" else data_set.hub_id
     family = [] if config.model.type == "auto" else [config.model.type]
-    relation = {"base_model_relation": "finetune"} if base_model and facts.origin.steps else {}
+    relation = {"base_model_relation": "finetune"} if base_model and run.provenance.get("steps") else {}
+    protocol = f"one confusion matrix at the labels' native size, {model_input(config)}"
     return ModelCardData(
         license=licence.id,
         license_name=licence.name,
@@ -35,35 +34,30 @@ def metadata(facts: Facts) -> ModelCardData:
                 task_type="image-segmentation",
                 task_name="Semantic segmentation",
                 dataset_type=data_id or config.data.name,
-                dataset_name=config.data.note or facts.data_set.title,
+                dataset_name=config.data.note or data_set.title,
                 dataset_split="test",
                 metric_type=kind,
-                metric_name=f"{name} ({short_protocol(facts)})",
-                metric_value=round(facts.metrics[f"test_{key}"], 4),
+                metric_name=f"{metric_name(key)} ({protocol})",
+                metric_value=round(run.metrics[f"test_{key}"], 4),
             )
-            for key, kind, name in METRICS
-            if is_number(facts.metrics[f"test_{key}"])
+            for key, kind in HUB_METRICS.items()
+            if run.metrics[f"test_{key}"] is not None
         ],
         **relation,
     )
 
 
-def short_protocol(facts: Facts) -> str:
-    """How a score was measured, in a few words."""
-    return f"one confusion matrix at the labels' native size, {input_of_evaluation(facts)}"
-
-
-def input_of_evaluation(facts: Facts) -> str:
-    """How images reached the model."""
-    evaluation = facts.config.eval
+def model_input(config: RunConfig) -> str:
+    """How images reached the model when it was scored, in words."""
+    evaluation = config.eval
     if evaluation.mode == "slide":
         text = f"windows of {evaluation.crop} x {evaluation.crop} every {evaluation.stride} pixels"
     elif evaluation.mode == "whole":
         text = "images as they are"
-    elif facts.config.model.type == "auto" and evaluation.size is None:
+    elif config.model.type == "auto" and evaluation.size is None:
         text = "images resized by the model's own processor"
     else:
-        text = f"images resized to {facts.config.eval_size} x {facts.config.eval_size}"
+        text = f"images resized to {config.eval_size} x {config.eval_size}"
     if evaluation.scales != (1.0,):
         text += f", {len(evaluation.scales)} scales"
     return text + ", mirrored too" * evaluation.flip

@@ -3,7 +3,7 @@
 from hfseg.reporting.charts import plot_class_bars, plot_confusion, plot_learning_curves
 from hfseg.reporting.console import print_table
 from hfseg.reporting.examples import draw_figures, keep_examples
-from hfseg.reporting.page import inline_svg, number, render
+from hfseg.reporting.page import escape_markdown, inline_svg, number, render
 from hfseg.reporting.pictures import add_legend, class_handles, colour_overlay, ids_in
 from hfseg.reporting.report import class_colours, confusion_matrices, example_groups, fixed_examples, write_report
 from hfseg.reporting.style import (
@@ -31,6 +31,7 @@ __all__ = [
     "colour_overlay",
     "confusion_matrices",
     "draw_figures",
+    "escape_markdown",
     "example_groups",
     "fixed_examples",
     "ids_in",

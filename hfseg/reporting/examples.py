@@ -1,11 +1,12 @@
 """The images of its validation split that a run keeps, and the figures in its folder."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import datasets
 import numpy as np
+from numpy.typing import NDArray
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from hfseg.config import EvalConfig
@@ -41,7 +42,7 @@ def keep_examples(
         validation: the split to take the examples from.
         labels: the classes.
     """
-    rows = choose_rows(validation, RunResults.read(run_dir).counts.get("eval"))
+    rows = choose_rows(validation, RunResults.read(run_dir).arrays)
     predictions = predict(model, [row["image"] for _, row in rows], processor, eval=options)
     examples = []
     for (title, row), prediction in zip(rows, predictions, strict=True):
@@ -53,19 +54,15 @@ def keep_examples(
     save_examples(examples, labels, run_dir / "examples.npz")
 
 
-def choose_rows(data: Data, scored: tuple[Sequence[str], Counts] | None) -> list[tuple[str, dict[str, Any]]]:
+def choose_rows(data: Data, arrays: Mapping[str, NDArray[Any]]) -> list[tuple[str, dict[str, Any]]]:
     """Titles and rows of the best, the median and the worst images and, untitled, of a fixed handful; of a stream or
-    without counts only that.
-
-    Args:
-        data: the split.
-        scored: names of the images that were scored, and their areas (N, 3, K) in the same order.
+    without counts (see `write_counts`) only that.
     """
-    chosen = choose_examples(scored[1]) if scored is not None else {}
-    if scored is None or not chosen or isinstance(data, datasets.IterableDataset):
+    chosen = choose_examples(arrays["eval_areas"]) if "eval_areas" in arrays else {}
+    if not chosen or isinstance(data, datasets.IterableDataset):
         return [("", dict(row)) for row in some_rows(data, NUM_ALONE)]
     places = {name: place for place, name in enumerate(data["name"])}
-    ranked = [(title, data[places[scored[0][number]]]) for number, title in chosen.items()]
+    ranked = [(title, data[places[str(arrays["eval_names"][number])]]) for number, title in chosen.items()]
     return [*ranked, *(("", dict(row)) for row in some_rows(data, NUM_FIXED))]
 
 

@@ -14,7 +14,7 @@ from hfseg.metrics import SPLITS, caveats, metric_name, score_keys, unscored, wi
 from hfseg.reporting.charts import plot_learning_curves, row_shares
 from hfseg.reporting.page import render
 from hfseg.reporting.pictures import example_pictures
-from hfseg.runs import Example, RunResults, public_config
+from hfseg.runs import Example, RunResults
 
 MAX_MATRIX = 40  # classes: a larger matrix is megabytes that nobody reads
 NUM_MISTAKES = 5
@@ -43,11 +43,10 @@ def write_report(run_dir: Path) -> Path:
         "confusion_matrices": confusion_matrices(run),
         "example_groups": example_groups(run),
         "colours": class_colours(run.labels),
-        "num_images": run.provenance.get("num_images")
-        or {SPLITS[prefix]: len(names) for prefix, (names, _) in run.counts.items()},
+        "num_images": _num_images(run),
         "class_shares": shares,
         "classes": dict.fromkeys(name for split in ("train", "validation", "test") for name in shares.get(split, {})),
-        "config": dump_yaml(public_config(run.config)) if run.config else "",
+        "config": dump_yaml(run.public_config) if run.config else "",
     }
     path = run_dir / "report.html"
     write_text(path, render("reporting/report.html.jinja", values))
@@ -118,6 +117,11 @@ def class_colours(labels: LabelSet | None) -> dict[str, Colour]:
     if labels is None or labels.palette is None:
         return {}
     return dict(zip(labels.names, labels.palette, strict=True))
+
+
+def _num_images(run: RunResults) -> dict[str, int]:
+    scored = {split: run.num_images(prefix) for prefix, split in SPLITS.items()}
+    return run.provenance.get("num_images") or {split: count for split, count in scored.items() if count is not None}
 
 
 def _class_shares(run: RunResults) -> dict[str, dict[str, float]]:

@@ -26,7 +26,7 @@ FREE_KEYS = (
     # memory and time: evaluation counts per image, whatever its batch; losses and confidences are equal to rounding
     "train.per_device_eval_batch_size", "train.eval_accumulation_steps", "train.torch_empty_cache_steps",
     "train.gradient_checkpointing", "train.activation_checkpointing", "train.ddp_timeout", "train.skip_memory_metrics",
-    # what is told and kept on the way; the best and the last checkpoint are always kept
+    # what is logged and kept on the way; the best and the last checkpoint are always kept
     "train.logging_strategy", "train.logging_steps", "train.logging_first_step", "train.disable_tqdm",
     "train.log_level", "train.log_level_replica", "train.log_on_each_node", "train.report_to", "train.run_name",
     "train.project", "train.trackio_space_id", "train.trackio_bucket_id", "train.trackio_static_space_id",
@@ -86,11 +86,11 @@ def check_output_dir(config: RunConfig, resume: bool, eval_only: bool) -> str | 
         raise UserError(
             f"There is nothing to score: {output_dir}/model does not exist. Train first or set model.init."
         )
-    if resume and (output_dir / "metrics.json").exists():
+    is_finished = (output_dir / "metrics.json").exists()
+    if resume and is_finished:
         raise UserError(f"{output_dir} holds a finished run: there is nothing to resume. --eval-only scores it again.")
     if resume:
         return str(last_whole_checkpoint(output_dir))
-    is_finished = (output_dir / "metrics.json").exists()
     if not eval_only and (checkpoints(output_dir) or is_finished):
         way_on = "Score it again with --eval-only" if is_finished else "Continue it with --resume"
         raise UserError(
@@ -123,10 +123,10 @@ def check_same_run(config: RunConfig, eval_only: bool) -> str | None:
     lines = [f"  {key}: {then} then, {today} now" for key, (then, today) in values.items() if key not in free]
     if lines:
         raise UserError("\n".join([f"{saved} differs from this config; restore it or start another run:", *lines]))
-    told = ", ".join(f"{key} {today} (was {then})" for key, (then, today) in values.items())
+    changes = ", ".join(f"{key} {today} (was {then})" for key, (then, today) in values.items())
     if eval_only:
-        return f"Scored with other settings than it was made with: {told}." if told else None
-    return f"Goes on with other settings, none of which changes a result: {told}." if told else None
+        return f"Scored with other settings than it was made with: {changes}." if changes else None
+    return f"Goes on with other settings, none of which changes a result: {changes}." if changes else None
 
 
 def _keys(config: RunConfig) -> dict[str, Any]:

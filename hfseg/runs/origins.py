@@ -1,60 +1,22 @@
-"""Where data and weights come from: names, licences and papers. What no run file can know stands here, once."""
+"""Where data and weights come from: names and licences. What no run file can know stands here, once."""
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from hfseg.config import RunConfig
-
-BIBTEX = {
-    "segformer": """@inproceedings{xie2021segformer,
-  title     = {{SegFormer}: Simple and Efficient Design for
-               Semantic Segmentation with Transformers},
-  author    = {Xie, Enze and Wang, Wenhai and Yu, Zhiding and
-               Anandkumar, Anima and Alvarez, Jose M. and Luo, Ping},
-  booktitle = {Advances in Neural Information Processing Systems},
-  year      = {2021}
-}""",
-    "fcn": """@inproceedings{long2015fully,
-  title     = {Fully Convolutional Networks for Semantic Segmentation},
-  author    = {Long, Jonathan and Shelhamer, Evan and Darrell, Trevor},
-  booktitle = {IEEE Conference on Computer Vision and Pattern Recognition},
-  year      = {2015}
-}""",
-    "oxford_pet": """@inproceedings{parkhi2012cats,
-  title     = {Cats and Dogs},
-  author    = {Parkhi, Omkar M. and Vedaldi, Andrea and Zisserman, Andrew and Jawahar, C. V.},
-  booktitle = {IEEE Conference on Computer Vision and Pattern Recognition},
-  year      = {2012}
-}""",
-    "cityscapes": """@inproceedings{cordts2016cityscapes,
-  title     = {The {Cityscapes} Dataset for Semantic Urban Scene Understanding},
-  author    = {Cordts, Marius and Omran, Mohamed and Ramos, Sebastian and
-               Rehfeld, Timo and Enzweiler, Markus and Benenson, Rodrigo and
-               Franke, Uwe and Roth, Stefan and Schiele, Bernt},
-  booktitle = {IEEE Conference on Computer Vision and Pattern Recognition},
-  year      = {2016}
-}""",
-}
+from hfseg.runs.private_paths import PICKLES, public_init
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set as a card speaks of it.
+    """A data set as a card speaks of it."""
 
-    Attributes:
-        title: its name, to follow "trained on".
-        licence: a sentence about it.
-        hub_id: where the Hub has it.
-        limits: what a model trained on it should not be trusted with.
-        is_drawn: made by hfseg, so that its pictures may be shown to anyone.
-    """
-
-    title: str
-    licence: str
-    limits: str
+    title: str  # to follow "trained on"
+    licence: str  # a sentence
+    limits: str  # what a model trained on it should not be trusted with
     hub_id: str | None = None
-    is_drawn: bool = False
+    is_drawn: bool = False  # by hfseg, so that its pictures may be shown to anyone
 
 
 OWN_LICENCE = "The data has a licence of its own, which hfseg does not know."
@@ -85,17 +47,10 @@ DATA_SETS = {
 
 @dataclass(frozen=True)
 class Licence:
-    """Of the weights, in the Hub's words.
+    """Of the weights; `name` and `link` are for the id `other` only."""
 
-    Attributes:
-        id: as in the card's `license`.
-        reason: a sentence for the reader.
-        name: only for the id `other`.
-        link: only for the id `other`.
-    """
-
-    id: str
-    reason: str
+    id: str  # of the Hub's list
+    reason: str  # a sentence for the reader
     name: str | None = None
     link: str | None = None
 
@@ -112,7 +67,6 @@ CITYSCAPES = Licence(
     "cityscapes-terms-of-use",
     "https://www.cityscapes-dataset.com/license/",
 )
-PICKLES = (".pth", ".pt", ".bin")
 
 
 def hub_id(config: RunConfig) -> str | None:
@@ -152,22 +106,3 @@ def licence_of_weights(config: RunConfig) -> Licence:
             "public data sets with terms of their own.",
         )
     return Licence("apache-2.0", "The weights are under Apache-2.0.")
-
-
-def public_init(init: str) -> str:
-    """`model.init` without this machine's folders: `./` and the path, or its last part, for what lies here.
-
-    Of the `model` in a run's folder, which is named after the run, that name stays.
-    """
-    path = Path(init)
-    if not (init.startswith(("/", "~", ".")) or path.suffix in PICKLES or path.exists()):
-        return init
-    is_inside = not init.startswith(("/", "~")) and ".." not in path.parts
-    is_of_run = path.name == "model" and (path.parent / "run_config.yaml").is_file()
-    outside = f"{path.parent.name}/model" if is_of_run else path.name
-    return f"./{path if is_inside else outside}"
-
-
-def citations(config: RunConfig) -> list[str]:
-    """The papers behind the model and the data."""
-    return [BIBTEX[key] for key in (config.model.type, config.data.name) if key in BIBTEX]

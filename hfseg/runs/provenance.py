@@ -1,10 +1,7 @@
 """What made a run: command, data, versions, hardware. Goes into the run's files, the card and the model's config."""
 
 import platform
-import re
-import shlex
 import sys
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,9 +11,8 @@ from pydantic import BaseModel, FiniteFloat
 
 from hfseg.config import RunConfig
 from hfseg.data import num_cores
+from hfseg.runs.private_paths import public_command
 
-# A path inside an override's YAML, such as data={name: folder, root: /home/me/data}
-INNER_PATH = re.compile(r"(?<=[\s{\[,'\"])(?:/|~/|\.\./)[^\s,\]}'\"]+")
 PACKAGES = ("hfseg", "torch", "torchvision", "transformers", "accelerate", "datasets", "numpy")
 
 
@@ -49,27 +45,6 @@ class Provenance(BaseModel):
     def public(self) -> dict[str, Any]:
         """The part that travels inside the model's config."""
         return {"version": self.versions["hfseg"], "data": self.data, "command": self.command}
-
-
-def public_command(words: Sequence[str]) -> str:
-    """The command without the paths of this machine: `<root>`, or a path's last part."""
-    shown = []
-    for word in words:
-        key, equals, value = word.partition("=")
-        if key == "data.root" and equals:
-            shown.append("data.root=<root>")
-        elif equals and _is_private(value):
-            shown.append(shlex.quote(f"{key}={Path(value).name}"))
-        elif _is_private(word):
-            shown.append(shlex.quote("/".join(Path(word).parts[-2:])))
-        else:
-            shown.append(shlex.quote(INNER_PATH.sub("<path>", word)))
-    return " ".join(["python", *shown])
-
-
-def _is_private(word: str) -> bool:
-    """Whether a word is a path of this machine."""
-    return word.startswith(("/", "~", "..")) or Path(word).is_absolute()  # such as C:\data on Windows
 
 
 def describe_hardware() -> str:

@@ -1,13 +1,13 @@
-"""What a run has left in its folder, read back and checked: for the report, the card, a study and the Hub."""
+"""What a run has left in its folder, read back and checked: for report, card, push, study and comparison."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError
 
 from hfseg.config import RunConfig
 from hfseg.errors import UserError
@@ -16,137 +16,78 @@ from hfseg.labels import LabelSet
 from hfseg.metrics import SPLITS, Counts
 from hfseg.runs.counts import COUNTS, KEYS, load_arrays
 from hfseg.runs.examples import Example, load_examples
+from hfseg.runs.private_paths import public_config
 from hfseg.runs.provenance import Provenance
+from hfseg.runs.schemas import Metrics, PerClass
 
 CONFIG = "run_config.yaml"
-REQUIRED = (CONFIG, "metrics.json", "per_class.json", "provenance.json")  # of a finished run
+FILES = {"config": CONFIG, **{part: f"{part}.json" for part in ("metrics", "per_class", "provenance")}}
+REQUIRED = tuple(FILES.values())  # of a finished run
 MISSING = "is missing"
-Number = int | FiniteFloat | None
+UNREADABLE = (OSError, ValueError, KeyError, RecursionError)
 T = TypeVar("T")
 
 
-class Metrics(BaseModel):
-    """metrics.json: the scores that every run has, and whatever else it has measured."""
-
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, Number]
-    eval_mean_iou: Number
-    eval_mean_accuracy: Number
-    eval_pixel_accuracy: Number
-    test_mean_iou: Number
-    test_mean_accuracy: Number
-    test_pixel_accuracy: Number
-    eval_constant_class: str | None = None
-    test_constant_class: str | None = None
-    eval_worst_image_name: str | None = None
-    test_worst_image_name: str | None = None
-    eval_error: str | None = None
-    test_error: str | None = None
-
-
-class ClassRow(BaseModel):
-    """One class of one split, as `SegMetrics.per_class` has it."""
-
-    name: str
-    iou: Number
-    accuracy: Number
-    dice: Number = None
-    precision: Number = None
-    recall: Number = None
-    boundary_iou: Number = None
-    pixels: int
-
-
-class PerClass(BaseModel):
-    """per_class.json."""
-
-    eval: list[ClassRow]
-    test: list[ClassRow]
-
-    @model_validator(mode="after")
-    def _has_the_same_classes(self) -> "PerClass":
-        if not self.test or [row.name for row in self.eval] != [row.name for row in self.test]:
-            raise ValueError("it does not list the same classes for eval and test")
-        return self
-
-
-@dataclass(frozen=True)
-class RunResults:
-    """What a run's folder holds. A part is empty where its file is missing or damaged: `problems` says which and how.
+class RunResults(BaseModel):
+    """What a run's folder holds. A part is empty where its file is missing or damaged.
 
     Attributes:
         folder: the run's, or one with copies of its files.
-        name: the run's.
         config: the tree of `run_config.yaml`; `run_config` is the same checked.
         metrics: `metrics.json`: scores of validation as `eval_*` and of test as `test_*`, None where undefined.
         per_class: `per_class.json`: prefix of a split -> a row for each class, see `SegMetrics.per_class`.
         provenance: `provenance.json`, see `Provenance`.
-        check: what `--check` has found, if it was ever called for this run.
-        history: `history.jsonl`: numbers of each log of the training.
-        arrays: `counts.npz`, see `write_counts`.
-        examples: images of the validation split, from `examples.npz`.
-        labels: their classes and colours.
-        problems: file -> what is wrong with it.
+        problems: name of one of these files -> what is wrong with it.
     """
 
     folder: Path
-    name: str
-    config: dict[str, Any]
-    metrics: dict[str, Any]
-    per_class: dict[str, list[dict[str, Any]]]
-    provenance: dict[str, Any]
-    check: dict[str, Any]
-    history: Sequence[Mapping[str, Any]]
-    arrays: dict[str, NDArray[Any]]
-    examples: Sequence[Example]
-    labels: LabelSet | None
-    problems: dict[str, str]
+    config: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
+    per_class: dict[str, list[dict[str, Any]]] = {}
+    provenance: dict[str, Any] = {}
+    problems: dict[str, str] = {}
 
     @classmethod
-    def read(cls, run_dir: Path) -> "RunResults":
-        """Reads what is there; see `require_finished` for a run that must be whole."""
-        problems: dict[str, str] = {}
-
-        def read(name: str, parse: Callable[[Path], T], empty: T) -> T:
+    def read(cls, folder: Path) -> "RunResults":
+        """Reads what is there; see `read_finished` for a run that must be whole."""
+        parts: dict[str, Any] = {"problems": {}}
+        for part, name in FILES.items():
             try:
-                if (run_dir / name).is_file():
-                    return parse(run_dir / name)
-                problems[name] = MISSING
-            except (OSError, ValueError, KeyError, RecursionError) as error:
-                problems[name] = _describe(error)
-            return empty
+                if (folder / name).is_file():
+                    parts[part] = _read_config(folder / name) if part == "config" else _read_json(folder / name)
+                else:
+                    parts["problems"][name] = MISSING
+            except UNREADABLE as error:
+                parts["problems"][name] = _describe(error)
+        return cls(folder=folder, **parts)
 
-        config: dict[str, Any] = read(CONFIG, _read_config, {})
-        no_examples: tuple[list[Example], LabelSet | None] = ([], None)
-        examples, labels = read("examples.npz", load_examples, no_examples)
-        return cls(
-            folder=run_dir,
-            name=str(config.get("name", run_dir.name)),
-            config=config,
-            metrics=read("metrics.json", lambda path: _read_json(path, Metrics), {}),
-            per_class=read("per_class.json", lambda path: _read_json(path, PerClass), {}),
-            provenance=read("provenance.json", lambda path: _read_json(path, Provenance), {}),
-            check=read("check/check.json", _read_tree, {}),
-            history=read("history.jsonl", _read_numbers, []),
-            arrays=read(COUNTS, load_arrays, {}),
-            examples=examples,
-            labels=labels,
-            problems=problems,
-        )
+    @classmethod
+    def read_finished(cls, folder: Path) -> "RunResults":
+        """Reads a finished run, or copies of its files.
 
-    def require_finished(self) -> None:
-        """Raises UserError where the config, the scores or the provenance are missing or damaged."""
-        missing = [name for name in REQUIRED if self.problems.get(name) == MISSING]
+        Raises:
+            UserError: its config, scores or provenance are missing or damaged; says which file and how.
+        """
+        run = cls.read(folder)
+        missing = [name for name in REQUIRED if run.problems.get(name) == MISSING]
         if missing:
             raise UserError(
-                f"{self.folder} is not the folder of a finished run: {', '.join(missing)} missing. Finish the run "
-                "with --resume, or score its model with --eval-only."
+                f"{folder} is not the folder of a finished run: {', '.join(missing)} missing. Finish the run with "
+                "--resume, or score its model with --eval-only."
             )
-        for name in REQUIRED:
-            if name in self.problems:
-                raise UserError(f"{self.folder / name} {self.problems[name]}. Restore it, or score with --eval-only.")
+        try:
+            _ = run.run_config
+        except UserError as error:
+            raise UserError(f"{folder / CONFIG} is torn, or of another version ({error}). Restore it.") from error
+        for name, problem in run.problems.items():
+            raise UserError(f"{folder / name} {problem}. Restore it, or write it anew with --eval-only.")
+        return run
 
     @property
+    def name(self) -> str:
+        return str(self.config.get("name", self.folder.name))
+
+    @cached_property
     def run_config(self) -> RunConfig:
         """The config, checked.
 
@@ -156,27 +97,95 @@ class RunResults:
         return RunConfig.load(self.folder / CONFIG)
 
     @property
+    def public_config(self) -> dict[str, Any]:
+        """The config's tree without the paths of the machine that it was made on."""
+        return public_config(self.config) if self.config else {}
+
+    @property
+    def best_step(self) -> int | None:
+        """The step that validation chose; None where the weights are those of the last one."""
+        is_chosen = self.run_config.train.get("load_best_model_at_end", True)
+        return self.provenance.get("best_step") if is_chosen else None
+
+    @cached_property
+    def check(self) -> dict[str, Any]:
+        """What `--check` has found, if it was ever called for this run."""
+        return self._read_part("check/check.json", _read_tree, {})
+
+    @cached_property
+    def history(self) -> Sequence[Mapping[str, Any]]:
+        """The numbers of each log of the training, from `history.jsonl`."""
+        lines: list[dict[str, Any]] = self._read_part("history.jsonl", read_history, [])
+        return [{key: value for key, value in line.items() if isinstance(value, int | float | None)} for line in lines]
+
+    @cached_property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """`counts.npz`, see `write_counts`; of a split that could not be scored it has none."""
+        return self._read_part(COUNTS, load_arrays, {})
+
+    @property
+    def examples(self) -> Sequence[Example]:
+        """Images of the validation split, from `examples.npz`."""
+        return self._examples[0]
+
+    @property
+    def labels(self) -> LabelSet | None:
+        """Classes and colours of the examples."""
+        return self._examples[1]
+
+    @cached_property
+    def _examples(self) -> tuple[list[Example], LabelSet | None]:
+        none: tuple[list[Example], LabelSet | None] = ([], None)
+        return self._read_part("examples.npz", load_examples, none)
+
+    def _read_part(self, name: str, read: Callable[[Path], T], empty: T) -> T:
+        try:
+            return read(self.folder / name)
+        except UNREADABLE:
+            return empty
+
+    def require_counts(self) -> dict[str, NDArray[Any]]:
+        """`counts.npz` of both splits.
+
+        Raises:
+            UserError: it is missing or damaged, or has not both splits.
+        """
+        path = self.folder / COUNTS
+        try:
+            counts = load_arrays(path)
+        except FileNotFoundError:
+            raise UserError(f"{path} is missing: is this the folder of a run? --eval-only writes it.") from None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be read ({error}). Write it anew with --eval-only.") from error
+        missing = sorted({"classes", *(f"{split}_{key}" for split in SPLITS for key in KEYS)} - counts.keys())
+        if missing:
+            raise UserError(f"{path} has no {', '.join(missing)}: it is no run's. Write it anew with --eval-only.")
+        return counts
+
+    @property
     def confusion(self) -> dict[str, Counts]:
         """Confusion matrices (K, K) by the metrics' prefix."""
-        return {prefix: self.arrays[f"{prefix}_confusion"] for prefix in self._counted}
-
-    @property
-    def counts(self) -> dict[str, tuple[Sequence[str], Counts]]:
-        """Names and areas (N, 3, K) of the images, by the metrics' prefix."""
-        return {
-            prefix: (self.arrays[f"{prefix}_names"].tolist(), self.arrays[f"{prefix}_areas"])
-            for prefix in self._counted
-        }
-
-    @property
-    def _counted(self) -> list[str]:
-        return [prefix for prefix in SPLITS if all(f"{prefix}_{key}" in self.arrays for key in KEYS)]
+        keys = {prefix: f"{prefix}_confusion" for prefix in SPLITS}
+        return {prefix: self.arrays[key] for prefix, key in keys.items() if key in self.arrays}
 
     def num_images(self, prefix: str) -> int | None:
-        """How many images of a split were scored; None where no file says it."""
+        """How many images of a split were scored; None where no file says it.
+
+        Of runs that did not write it down yet, it follows from time and rate unless their rounding hides it.
+        """
         known = self.provenance.get("num_images", {}).get(SPLITS[prefix])
         count = self.metrics.get(f"{prefix}_num_images", known)
-        return None if count is None else int(count)
+        if count is not None:
+            return int(count)
+        seconds, rate = (self.metrics.get(f"{prefix}_{key}") for key in ("runtime", "samples_per_second"))
+        if not seconds or not rate:
+            return None
+        doubt = seconds * rate * (5e-5 / seconds + 5e-4 / rate)  # they have 4 and 3 decimals
+        return round(seconds * rate) if doubt < 0.4 else None
+
+    def figure(self, name: str) -> str | None:
+        """The relative path of a figure, in the run's `figures` or beside the card; None where it is missing."""
+        return next((path for path in (f"figures/{name}", name) if (self.folder / path).is_file()), None)
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
@@ -184,11 +193,6 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-
-
-def _read_numbers(path: Path) -> list[dict[str, Any]]:
-    lines = read_history(path)
-    return [{key: value for key, value in line.items() if isinstance(value, int | float | None)} for line in lines]
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -205,9 +209,10 @@ def _read_tree(path: Path) -> dict[str, Any]:
     return tree
 
 
-def _read_json(path: Path, schema: type[BaseModel]) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
+    schemas: dict[str, type[BaseModel]] = {"metrics": Metrics, "per_class": PerClass, "provenance": Provenance}
     tree = json.loads(path.read_bytes(), parse_constant=_refuse)
-    return schema.model_validate(tree).model_dump(exclude_unset=True)
+    return schemas[path.stem].model_validate(tree).model_dump(exclude_unset=True)
 
 
 def _refuse(constant: str) -> float:

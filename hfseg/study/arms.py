@@ -8,7 +8,7 @@ import numpy as np
 
 from hfseg.errors import UserError
 from hfseg.metrics import SPLITS, Counts, class_iou, none_if_nan
-from hfseg.runs import DATA_SETS, RunResults, public_init, read_counts
+from hfseg.runs import DATA_SETS, RunResults, public_init
 from hfseg.study.plan import Job, model_name
 from hfseg.study.running import is_finished
 from hfseg.study.statistics import SeedInterval, arm_interval
@@ -71,12 +71,13 @@ def collect(jobs: Sequence[Job]) -> tuple[list[Arm], list[str]]:
         if not is_finished(job):
             continue
         try:
-            counts = _in_order(read_counts(job.folder))
+            run = RunResults.read(job.folder)
+            counts = _in_order(run.require_counts())
         except UserError as error:
             problems.append(f"{job.name} is left out: {error}")
             continue
         if all(_same_data(counts, others) for others in arm.counts.values()):
-            arm.runs[job.config.seed], arm.counts[job.config.seed] = RunResults.read(job.folder), counts
+            arm.runs[job.config.seed], arm.counts[job.config.seed] = run, counts
         else:
             problems.append(f"{job.name} is left out: it was scored on other images, labels or classes than its arm.")
     return list(arms.values()), problems

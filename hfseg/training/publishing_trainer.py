@@ -11,7 +11,7 @@ from transformers.trainer_utils import HubStrategy
 
 from hfseg.errors import HubTransferError, UserError
 from hfseg.files import write_text
-from hfseg.hub import Files, PushResult, check_access, check_no_token, model_files, public_files, publish
+from hfseg.hub import PushResult, check_access, model_files, public_files, push_files
 
 NO_OPTIMIZER = (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS)
 
@@ -105,13 +105,7 @@ class PublishingTrainer(Trainer):
     ) -> PushResult:
         own_card = Path(self.args.output_dir) / "README.md"
         card = own_card.read_text(encoding="utf-8") if own_card.exists() else self._progress_card()
-        files: Files = public_files(model_files(folder), {}) | {"README.md": card.encode()}
-        check_no_token(files)
-        return publish(
-            files,
-            str(self.hub_model_id),
-            message,
-            revision or self.args.hub_revision,
-            self._is_private(private),
-            token=token or self.args.hub_token,
-        )
+        files = public_files(model_files(folder) | {"README.md": card}, {})
+        revision, token = revision or self.args.hub_revision, token or self.args.hub_token
+        repo = check_access(str(self.hub_model_id), self._is_private(private), token=token, revision=revision)
+        return push_files(files, repo, message, revision, self._is_private(private), token=token)

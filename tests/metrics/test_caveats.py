@@ -1,5 +1,6 @@
 """A model that is of no use, or was chosen by few images, says so before anything else."""
 
+import html
 import json
 import shutil
 from pathlib import Path
@@ -65,7 +66,7 @@ def test_it_is_said_first_everywhere(
     printed = capsys.readouterr().out
     assert printed.startswith(USELESS)
     card = build_card(folder).text
-    page = write_report(folder).read_text().replace("&#x27;", "'")
+    page = html.unescape(write_report(folder).read_text())
     for text in (" ".join(printed.split()), card, page):
         assert "4 validation images, by which mean IoU is known to about +-0.37 (95 %)" in text
     assert card.split("\n\n")[1] == f"> **{USELESS}**"

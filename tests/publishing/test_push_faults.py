@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from hfseg import HubTransferError, UserError, pull, push
 from hfseg.config import ModelConfig
-from hfseg.hub import publish
+from hfseg.hub import push_files
 from hfseg.labels import LabelSet
 from hfseg.models import load_model
 from tests.builders import NEWER_CLIENT, environment
@@ -127,13 +127,13 @@ def test_what_arrived_is_compared(hub: HubServer, run_dir: Path) -> None:
     head = hub.repo("tester/tiny").head.oid
     hub.fail("POST .*/paths-info/", 500, times=ALWAYS)
     with pytest.raises(HubTransferError, match=r"Nothing was published.*"):
-        publish({"a.txt": b"a"}, "tester/tiny", "more")
+        push_files({"a.txt": b"a"}, "tester/tiny", "more")
     hub.faults.clear()
     assert hub.repo("tester/tiny").head.oid == head
     hub.storage.change = lambda files, key, value: None  # type: ignore[method-assign]  # a Hub that forgets
     try:
         with pytest.raises(HubTransferError, match=r"the commit \w{40} has reached it, but a\.txt there is not"):
-            publish({"a.txt": b"a"}, "tester/tiny", "more")
+            push_files({"a.txt": b"a"}, "tester/tiny", "more")
     finally:
         del hub.storage.change
 

@@ -16,11 +16,11 @@ from hfseg import LabelSet
 from hfseg.doctor import Report
 from hfseg.doctor.contact_sheet import plot_class_distribution, plot_contact_sheet
 from hfseg.doctor.findings import Tile
-from hfseg.publishing import escape
 from hfseg.reporting import (
     INK,
     MAX_HEIGHT,
     colour_overlay,
+    escape_markdown,
     inline_svg,
     plot_class_bars,
     plot_confusion,
@@ -155,7 +155,7 @@ def test_names_cannot_steer_a_terminal(tmp_path: Path) -> None:
     Report("x", "", labels, {"train": 1}, 1, counts, counts, []).print(console)
     assert escaped in console.file.getvalue()
     assert escaped in markupsafe.escape(_in_html(name))
-    assert "\x1b" not in escape(name)
+    assert "\x1b" not in escape_markdown(name)
 
 
 def test_names_are_not_formulas(tmp_path: Path) -> None:

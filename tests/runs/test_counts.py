@@ -15,7 +15,7 @@ from hfseg.data import CATEGORIES
 from hfseg.data.cityscapes import CLASSES
 from hfseg.files import parse_yaml
 from hfseg.models import load_model, load_processor, temperature_of
-from hfseg.runs import RunResults, read_counts
+from hfseg.runs import RunResults
 from tests.builders import write_config
 
 ONE_STEP = [
@@ -45,7 +45,8 @@ def scored(pets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_counts_are_those_of_the_metrics(scored: Path, pets: Path) -> None:
-    counts, metrics = read_counts(scored / "run"), json.loads((scored / "run/metrics.json").read_text())
+    counts = RunResults.read(scored / "run").require_counts()
+    metrics = json.loads((scored / "run/metrics.json").read_text())
     assert counts["classes"].tolist() == ["pet", "background", "boundary"]
     for split in ("eval", "test"):
         names, areas = counts[f"{split}_names"], counts[f"{split}_areas"]
@@ -69,7 +70,7 @@ def test_the_temperature_is_that_of_validation_and_used(scored: Path, pets: Path
     labels = SegMetrics(3).labels
     model = load_model(config.model, labels, str(scored / "run/model"), exact=True)
     assert temperature_of(model.config) == metrics["eval_temperature"] != 7.5
-    names = read_counts(scored / "run")["test_names"]
+    names = RunResults.read(scored / "run").require_counts()["test_names"]
     _, probabilities = predict(
         model, [pets / "images" / f"{name}.jpg" for name in names], load_processor(config, str(scored / "run/model")),
         return_probabilities=True,
@@ -85,14 +86,14 @@ def test_the_temperature_is_that_of_validation_and_used(scored: Path, pets: Path
 
 def test_scoring_again_keeps_the_weights_and_may_ask_for_more(scored: Path, pets: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(scored, tmp_path / "again"))
-    before = read_counts(folder / "run")
+    before = RunResults.read(folder / "run").require_counts()
     (folder / "run/counts.npz").write_bytes(b"torn")
     with pytest.raises(UserError, match=r"counts\.npz cannot be read"):
         compare_runs(folder / "run", scored / "run")
     weights = load_file(folder / "run/model/model.safetensors")
     overrides = [*ONE_STEP, f"model.init={scored}/first/model", "eval.boundary=true"]
     metrics = run(RunConfig.load(write_config(folder, pets), overrides), eval_only=True)
-    after = read_counts(folder / "run")
+    after = RunResults.read(folder / "run").require_counts()
     assert all(np.array_equal(after[key], value) for key, value in before.items())
     assert after["test_boundary"].shape == (6, 5, 3, 3)
     for prefix in ("eval", "test"):
@@ -107,7 +108,7 @@ def test_scoring_again_keeps_the_weights_and_may_ask_for_more(scored: Path, pets
 def test_two_runs_are_compared_by_name(scored: Path, tmp_path: Path) -> None:
     first, second = scored / "first", scored / "run"
     test = compare_runs(first, second)
-    counts = [read_counts(folder) for folder in (first, second)]
+    counts = [RunResults.read(folder).require_counts() for folder in (first, second)]
     expected = [json.loads((folder / "metrics.json").read_text())["test_mean_iou"] for folder in (first, second)]
     assert test.value == pytest.approx(expected[1] - expected[0], abs=1e-6)
     assert test.low <= test.value <= test.high
@@ -185,7 +186,7 @@ def test_streets_have_seven_categories(tmp_path: Path) -> None:
                   (override.split("=") for override in ONE_STEP)},
     }  # fmt: skip
     metrics = run(RunConfig.from_tree(tree, "tree"))
-    confusion = read_counts(tmp_path / "run")["test_confusion"]
+    confusion = RunResults.read(tmp_path / "run").require_counts()["test_confusion"]
     groups = [CATEGORIES[name] for name, *_ in CLASSES]
     scores = []
     for category in ("flat", "construction", "object", "nature", "sky", "human", "vehicle"):

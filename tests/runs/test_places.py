@@ -18,7 +18,7 @@ from hfseg.errors import WriteError
 from hfseg.files import LOCK, LockedError, locked, write_json
 from hfseg.hub import public_files
 from hfseg.publishing import discard_results, write_pages
-from hfseg.publishing.run_files import published_files
+from hfseg.publishing.push_files import check_pushable, files_to_push
 from hfseg.study.process import PARENT
 from tests.builders import config_of
 from tests.conftest import REPOSITORY
@@ -73,7 +73,7 @@ def test_scores_that_the_disk_does_not_let_go(tmp_path: Path) -> None:
 
 def test_the_lock_is_not_published(finished_run: Path) -> None:
     assert (finished_run / LOCK).exists()
-    assert LOCK not in published_files(finished_run)
+    assert LOCK not in files_to_push(check_pushable(finished_run), "me/tiny")
 
 
 def test_a_run_ends_with_its_study() -> None:

@@ -13,7 +13,7 @@ from hfseg import RunConfig, UserError, run, run_study
 from hfseg.config import TransformsConfig
 from hfseg.metrics import paired_test
 from hfseg.publishing.pages import PAGES
-from hfseg.runs import read_counts, write_counts
+from hfseg.runs import RunResults, write_counts
 from hfseg.study.answer import Arm, sentence
 from hfseg.study.plan import Job, choose, differing_keys, model_name, plan, undeclared
 from hfseg.study.report import write_study
@@ -294,7 +294,7 @@ def test_names_and_notes_are_text(tmp_path: Path) -> None:
     finish([job for job in jobs if job.name in ("scratch-seed0", "fcn-seed0")])
     for job in jobs:
         if (job.folder / "counts.npz").exists():
-            counts = read_counts(job.folder)
+            counts = RunResults.read(job.folder).require_counts()
             write_counts(job.folder, counts | {"classes": np.array([nasty, "a|b", "c"])})
     write_study(config, jobs, [], {"tuned-seed0": nasty})
     shown = r"&lt;script>alert(1)&lt;/script> \| \*pets\* and more"

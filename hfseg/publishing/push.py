@@ -7,8 +7,9 @@ from rich.console import Console
 
 from hfseg.config import HubConfig, RunConfig
 from hfseg.errors import UserError
-from hfseg.hub import PushResult, check_access, commit_files
-from hfseg.publishing.run_files import check_finished, published_files
+from hfseg.hub import PushResult, check_access, push_files
+from hfseg.publishing.push_files import check_pushable, files_to_push
+from hfseg.runs import CONFIG
 
 
 def push(
@@ -21,7 +22,7 @@ def push(
     images: bool = False,
     token: str | None = None,
 ) -> PushResult:
-    """Publishes a finished run as one commit, and compares the sums of everything that arrived.
+    """Pushes a finished run as one commit, and compares the sums of everything that arrived.
 
     Sent are the weights, their config and image processor at the repository's top level, the card, the scores, the
     config and the figures. Never sent are the optimizer, `training_args.bin`, checkpoints, paths of this machine and
@@ -41,18 +42,17 @@ def push(
             nothing was sent.
         HubTransferError: the transfer failed; says what has reached the repository.
     """
-    run_dir = Path(run_dir)
-    published_files(run_dir, images)  # what is wrong with the run is said before the Hub is asked anything
+    run = check_pushable(Path(run_dir))  # what is wrong with the run is said before the Hub is asked anything
     repo = check_access(repo, private, create_pr, token, revision)
-    files = published_files(run_dir, images, repo)
-    return commit_files(files, repo, f"Publish {run_dir.resolve().name}", revision, private, create_pr, token)
+    files = files_to_push(run, repo, images)
+    return push_files(files, repo, f"Publish {run.folder.resolve().name}", revision, private, create_pr, token)
 
 
-def publish_run(run_dir: Path, hub: HubConfig) -> PushResult:
-    """Publishes a finished run where `hub:` says, and prints where that is.
+def push_run(run_dir: Path, hub: HubConfig) -> PushResult:
+    """Pushes a finished run where `hub:` says, and prints where that is.
 
     Raises:
-        UserError: `hub.repo` is not set, or the run cannot be published.
+        UserError: `hub.repo` is not set, or the run cannot be pushed.
     """
     if hub.repo is None:
         raise UserError("hub.repo is not set: say where to publish, such as hub.repo=me/name.")
@@ -65,17 +65,17 @@ def publish_run(run_dir: Path, hub: HubConfig) -> PushResult:
 
 
 def publish_finished(run_dir: str | Path, overrides: Sequence[str] = ()) -> PushResult:
-    """Publishes a run that was trained before, where its own `hub:` or the overrides say.
+    """Pushes a run that was trained before, where its own `hub:` or the overrides say.
 
     Args:
         run_dir: the folder of the run.
         overrides: `hub.` keys, such as `hub.repo=me/name`.
 
     Raises:
-        UserError: another key, a run that is not finished, or it cannot be published.
+        UserError: another key, a run that is not finished, or it cannot be pushed.
     """
     other = [override for override in overrides if not override.startswith("hub.")]
     if other:
         raise UserError(f"--push takes hub. keys only, and sends the run as it is; got {', '.join(other)}.")
-    check_finished(Path(run_dir))
-    return publish_run(Path(run_dir), RunConfig.load(Path(run_dir) / "run_config.yaml", overrides).hub)
+    check_pushable(Path(run_dir))
+    return push_run(Path(run_dir), RunConfig.load(Path(run_dir) / CONFIG, overrides).hub)
