@@ -23,7 +23,7 @@ STRIDE = 5
 
 
 class CalibrationCounter:
-    """Counts the confidence of images, strip by strip from the top; `observe` of `segmentation_loss`.
+    """Counts the confidence of images, band by band of rows from the top; `observe` of `segmentation_loss`.
 
     Args:
         ignore_index: label of pixels that do not count.

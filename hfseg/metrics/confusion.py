@@ -30,9 +30,12 @@ def count_confusion(
         int64 counts (B, K+1, K): rows are labels, columns predictions; row K holds the ignored pixels.
     """
     batch_size, num_cells = len(references), (num_labels + 1) * num_labels
-    # 32 bits hold every index that can occur and move half the memory of 64.
+    # 32 bits hold every index that can occur and move half the memory of 64. On a CPU `masked_fill`, and arithmetic
+    # between two integer types, take several times as long as what is done here instead.
     rows = references.to(torch.int32)
-    index = rows.masked_fill(rows == ignore_index, num_labels).mul_(num_labels).add_(predictions)
+    ignored = (rows == ignore_index).to(torch.int32)
+    index = (rows * (1 - ignored)).add_(ignored, alpha=num_labels)
+    index.mul_(num_labels).add_(predictions.to(torch.int32))
     if batch_size > 1:
         offsets = torch.arange(batch_size, dtype=torch.int32, device=index.device) * num_cells
         index.add_(offsets.view(-1, 1, 1))

@@ -31,7 +31,17 @@ def as_batch(mask: Mask, what: str) -> torch.Tensor:
         )
     if tensor.dtype in (torch.bool, torch.uint16, torch.uint32, torch.uint64):
         tensor = tensor.to(torch.int64)
-    return tensor if tensor.ndim == 3 else tensor.unsqueeze(0)
+    return _narrowed(tensor if tensor.ndim == 3 else tensor.unsqueeze(0))
+
+
+def _narrowed(ids: torch.Tensor) -> torch.Tensor:
+    """Ids of 64 bits, as `argmax` gives them, in 8 or 32 bits where all of them fit: counting moves less memory."""
+    if ids.dtype == torch.int64 and ids.numel():
+        low, high = (int(each) for each in ids.aminmax())
+        for kind in (torch.uint8, torch.int32):
+            if torch.iinfo(kind).min <= low and high <= torch.iinfo(kind).max:
+                return ids.to(kind)
+    return ids
 
 
 def check_ids(predicted: torch.Tensor, labelled: torch.Tensor, num_labels: int, ignore_index: int) -> torch.Tensor:
@@ -40,10 +50,10 @@ def check_ids(predicted: torch.Tensor, labelled: torch.Tensor, num_labels: int, 
     Raises:
         UserError: an id outside the classes where it counts; names the image.
     """
-    ignored = is_ignored(labelled, ignore_index)
-    _check_range(labelled.masked_fill(ignored, 0), "label", num_labels, ignore_index)
+    counts = ~is_ignored(labelled, ignore_index)  # a product takes a tenth of the time of `masked_fill` on a CPU
+    _check_range(labelled * counts, "label", num_labels, ignore_index)
     if not _are_in_range(predicted, num_labels):
-        predicted = predicted.masked_fill(ignored, 0)
+        predicted = predicted * counts
         _check_range(predicted, "prediction", num_labels, ignore_index)
     return predicted
 
