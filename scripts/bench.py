@@ -26,7 +26,7 @@ VERSIONS = ("torch", "torchvision", "transformers", "accelerate", "numpy", "pill
 SEGFORMER = ("stock", "stock compiled", "ours", "ours compiled", "ours frozen")  # frozen: the encoder
 FCN = ("torchvision", "ours", "ours frozen")
 GPU_SECTIONS = (
-    "inference", "training", "evaluation", "prediction", "constants", "profile", "compiled", "graph",
+    "inference", "training", "evaluation", "prediction", "profile", "constants", "compiled", "graph",
 )  # fmt: skip
 Row = dict[str, Any]
 

@@ -37,13 +37,24 @@ class Scale:
     images: int  # to evaluate, and to predict
     rounds: int  # that each implementation is timed in
     seconds: float  # of an implementation in a round
+    powers: tuple[int, ...]  # of two, which the constants take
+    profiled: tuple[str, ...]  # tasks of SegFormer-B0
+    compiled: tuple[tuple[str, str], ...]  # models and tasks
 
 
-FULL = Scale(("b0", "b2", "fcn"), 512, 19, (1, 8), 96, 5, 0.12)
-TINY = Scale(("b0", "fcn"), 32, 3, (2,), 2, 1, 0.0)
-# in the order of what is wanted most
-COMPILED = (("b0", "training"), ("b2", "training"), ("b0", "inference"), ("fcn", "training"), ("b2", "inference"),
-            ("fcn", "inference"))  # fmt: skip
+# compiled: in the order of what is wanted most
+ALL_COMPILED = (
+    ("b0", "training"), ("b2", "training"), ("b0", "inference"), ("fcn", "training"), ("b2", "inference"),
+    ("fcn", "inference"),
+)  # fmt: skip
+FULL = Scale(
+    models=("b0", "b2", "fcn"), size=512, classes=19, batches=(1, 8), images=96, rounds=5, seconds=0.08,
+    powers=(20, 22, 24, 26, 28), profiled=("training", "inference"), compiled=ALL_COMPILED,
+)  # fmt: skip
+TINY = Scale(
+    models=("b0", "fcn"), size=32, classes=3, batches=(2,), images=2, rounds=1, seconds=0.0,
+    powers=(10,), profiled=("inference",), compiled=(("b0", "training"),),
+)  # fmt: skip
 FAILURES = (RuntimeError, ValueError, TypeError, AttributeError, ImportError, AssertionError, UserError)
 
 
@@ -84,15 +95,16 @@ class GpuBench:
         wanted = [("b0", "training", self.training_batch), ("b2", "training", self.training_batch),
                   ("b0", "inference", self.training_batch)]  # fmt: skip
         cases = [self.case(*each, "bf16") for each in wanted if each[0] in self.scale.models]
-        return constant_rows(cases, self.scale.size, *self.timing)
+        values = [1 << power for power in self.scale.powers]
+        return constant_rows(cases, values, self.scale.size, min(3, self.scale.rounds), *self.timing[1:])
 
     def profile(self) -> list[Row]:
-        cases = [self.case("b0", "training", self.training_batch, "bf16"), self.case("b0", "inference", 1, "bf16")]
+        batches = {"training": self.training_batch, "inference": self.scale.batches[0]}
+        cases = [self.case("b0", task, batches[task], "bf16") for task in self.scale.profiled]
         return profile_rows(cases, 14, self.clock)
 
     def compiled(self) -> list[Row]:
-        wanted = [each for each in COMPILED if each[0] in self.scale.models]
-        cases = [self.case(*each, self.training_batch, "bf16") for each in wanted]
+        cases = [self.case(*each, self.training_batch, "bf16") for each in self.scale.compiled]
         return compiled_rows(cases, *self.timing)
 
     def graph(self) -> list[Row]:
@@ -107,8 +119,8 @@ SECTIONS: dict[str, Callable[[GpuBench], list[Row]]] = {
     "training": GpuBench.training,
     "evaluation": GpuBench.evaluation,
     "prediction": GpuBench.prediction,
-    "constants": GpuBench.constants,
     "profile": GpuBench.profile,
+    "constants": GpuBench.constants,
     "compiled": GpuBench.compiled,
     "graph": GpuBench.graph,
 }
