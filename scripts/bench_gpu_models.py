@@ -114,6 +114,7 @@ def make_step(case: Case, side: str, form: str) -> Step:
 
 def captured(step: Step) -> Step:
     """A step as a CUDA graph: its kernels without what starts them."""
+    torch.cuda.synchronize()
     with torch.cuda.stream(torch.cuda.Stream()):
         for _ in range(3):
             step()
