@@ -5,6 +5,7 @@ python scripts/bench.py memory --images 10 100 1000 --json bench_memory.json
 python scripts/bench.py data --root ~/data/oxford-iiit-pet --json bench_data.json
 python scripts/bench.py eval --json bench_eval.json
 python scripts/bench.py train --root ~/data/oxford-iiit-pet --json bench_train.json --figure bench_train.png
+python scripts/bench.py gpu --json bench_gpu.json
 """
 
 import argparse
@@ -24,6 +25,9 @@ from typing import Any
 VERSIONS = ("torch", "torchvision", "transformers", "accelerate", "numpy", "pillow", "datasets")
 SEGFORMER = ("stock", "stock compiled", "ours", "ours compiled", "ours frozen")  # frozen: the encoder
 FCN = ("torchvision", "ours", "ours frozen")
+GPU_SECTIONS = (
+    "inference", "training", "evaluation", "prediction", "profile", "constants", "compiled", "graph",
+)  # fmt: skip
 Row = dict[str, Any]
 
 
@@ -77,8 +81,13 @@ def parse_arguments() -> argparse.Namespace:
     train.add_argument("--minutes", type=float, default=12, help="that each trains at most")
     train.add_argument("--json", type=Path, help="where to write the figures")
     train.add_argument("--figure", type=Path, help="where to draw the curves")
+    gpu = commands.add_parser("gpu", help="models, evaluation and prediction on one CUDA card against stock")
+    gpu.add_argument("--sections", nargs="+", choices=GPU_SECTIONS, help="which; without it, all")
+    gpu.add_argument("--minutes", type=float, default=6, help="after which what is left is skipped")
+    gpu.add_argument("--tiny", action="store_true", help="toy sizes, also on a CPU: to see whether it works")
+    gpu.add_argument("--json", type=Path, help="where to write the figures, after each section")
     once = commands.add_parser("_once")  # one measurement in a fresh process
-    once.add_argument("function", choices=["evaluation_memory", "step_memory", "eval_peak"])
+    once.add_argument("function", choices=["evaluation_memory", "step_memory", "eval_peak", "compile_step"])
     once.add_argument("arguments", type=json.loads)
     arguments = parser.parse_args()
     if arguments.command == "eval" and arguments.size % 32:
@@ -106,6 +115,10 @@ def main() -> None:
         from bench_train import train_tables
 
         report(train_tables(arguments), arguments.json)
+    elif arguments.command == "gpu":
+        from bench_gpu import gpu_tables
+
+        report(gpu_tables(arguments, lambda tables: write_json(tables, arguments.json)), arguments.json)
     else:
         report({"rows": model_rows(arguments)}, arguments.json)
 
@@ -308,6 +321,13 @@ def eval_peak(**arguments: Any) -> Row:
     return eval_peak(**arguments)
 
 
+def compile_step(**arguments: Any) -> Row:
+    """One of `bench_gpu_models`, which imports this file."""
+    from bench_gpu_models import compile_step
+
+    return compile_step(**arguments)
+
+
 def report(tables: dict[str, list[Row]], path: Path | None) -> None:
     """Prints Markdown tables, and writes the figures with machine and versions."""
     for rows in filter(None, tables.values()):
@@ -316,10 +336,18 @@ def report(tables: dict[str, list[Row]], path: Path | None) -> None:
         for row in rows:
             print("| " + " | ".join(str(value) for value in row.values()) + " |")
         print()
-    if path is not None:
-        machine = {"machine": platform.machine(), "cores": len(os.sched_getaffinity(0))}
-        versions = {name: version(name) for name in VERSIONS}
-        path.write_text(json.dumps({**tables, **machine, "versions": versions}, indent=2) + "\n")
+    write_json(tables, path)
+
+
+def write_json(tables: dict[str, list[Row]], path: Path | None) -> None:
+    """Writes the figures with machine and versions, whole or not at all."""
+    if path is None:
+        return
+    machine = {"machine": platform.machine(), "cores": len(os.sched_getaffinity(0))}
+    versions = {name: version(name) for name in VERSIONS}
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps({**tables, **machine, "versions": versions}, indent=2) + "\n")
+    partial.replace(path)
 
 
 if __name__ == "__main__":

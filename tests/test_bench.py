@@ -79,6 +79,35 @@ def test_train(tmp_path: Path, pets: Path) -> None:
     assert figure.stat().st_size > 5000
 
 
+def test_gpu_at_toy_size(tmp_path: Path) -> None:
+    """Every section on a CPU, where there is no tf32, no CUDA graph and no memory of a GPU."""
+    tables = bench(tmp_path, "gpu", "--tiny", "--minutes", "5")
+    assert tables["settings"][0]["device"]
+    assert not [row for name, table in tables.items() if isinstance(table, list) for row in table if "failed" in row]
+    for task in ("inference", "training"):
+        rows = tables[task]
+        assert {(row["model"], row["precision"]) for row in rows} == {
+            (model, precision) for model in ("b0", "fcn") for precision in ("fp32", "bf16")
+        }
+        assert all(row["median_ms"] > 0 for row in rows)
+        assert {row["speed_up"] for row in rows if row["implementation"] == "stock eager"} == {1.0}
+    assert {row["implementation"] for row in tables["compiled"]} == {
+        "stock eager", "ours eager", "stock compiled", "ours compiled",
+    }  # fmt: skip
+    scores = [row["mean_iou"] for row in tables["evaluation"]]
+    assert scores[:-2] == pytest.approx([scores[0]] * (len(scores) - 2), abs=1e-3)
+    assert scores[-1] == pytest.approx(scores[-2], abs=1e-3)
+    assert len(tables["prediction"]) == 4
+    assert {row["constant"] for row in tables["constants"]} >= {"head", "loss", "windows.WINDOWS_PER_PASS_GPU"}
+    assert {row["operation"] for row in tables["profile"]} >= {"all", "aten::addmm"}
+
+
+def test_gpu_says_what_did_not_fit(tmp_path: Path) -> None:
+    tables = bench(tmp_path, "gpu", "--tiny", "--minutes", "0", "--sections", "training", "graph")
+    assert tables["training"] == [{"section": "training", "skipped": "no time left"}]
+    assert "inference" not in tables
+
+
 def test_comparison_of_curves() -> None:
     def curve(side: str, *points: tuple[float, float]) -> list[dict[str, Any]]:
         return [{"implementation": side, "seconds": time, "mean_iou": score} for time, score in points]

@@ -99,7 +99,7 @@ def test_overrides_reach_into_a_study(tmp_path: Path) -> None:
     assert jobs["pretrain-segformer"].data.synthetic.size == 128  # the file has one anchor for both
     assert jobs["segformer-scratch-seed0"].train["max_steps"] == 3
     assert jobs["segformer-frozen-seed1"].train["eval_steps"] == 7
-    for name in ("small", "pets"):
+    for name in ("small", "pets", "pets_gpu"):
         config = RunConfig.load(REPOSITORY / f"configs/study/{name}.yaml")
         assert undeclared(plan(config), config.study.varies if config.study else ()) == []
 
