@@ -35,9 +35,9 @@ from hfseg.models import segmentation_loss
 
 Row = dict[str, Any]
 SUFFIX = "GPU" if DEVICE == "cuda" else "CPU"
-HEAD = ("hfseg.models.segformer.head_strips", f"STRIP_ELEMENTS_{SUFFIX}")
-LOSS = ("hfseg.models.loss", f"STRIP_ELEMENTS_{SUFFIX}")
-LOGITS = ("hfseg.models.windows", f"STRIP_ELEMENTS_{SUFFIX}")
+HEAD = ("hfseg.models.segformer.banded_head", f"BAND_ELEMENTS_{SUFFIX}")
+LOSS = ("hfseg.models.loss", f"BAND_ELEMENTS_{SUFFIX}")
+LOGITS = ("hfseg.models.windows", f"BAND_ELEMENTS_{SUFFIX}")
 WINDOWS = ("hfseg.models.windows", "WINDOWS_PER_PASS_GPU")
 Setting = tuple[str, str]  # module and name
 
@@ -74,11 +74,11 @@ def sweep(
 def plain_rows(name: str, case: Case, step: Step, rounds: int, seconds: float, clock: Clock) -> list[Row]:
     """The head and the loss as modules, against rows at a time."""
     head = importlib.import_module("hfseg.models.segformer.decode_head").HfsegSegformerDecodeHead
-    banded = head.in_strips
+    banded = head.in_bands
 
     def with_head(form: Callable[..., torch.Tensor]) -> Step:
         def run() -> None:
-            head.in_strips = form
+            head.in_bands = form
             step()
 
         return run
@@ -87,7 +87,7 @@ def plain_rows(name: str, case: Case, step: Step, rounds: int, seconds: float, c
         steps: dict[Any, Step] = {"rows at a time": with_head(banded), "plain": with_head(head.plain)}
         rows = sweep_rows(name, "head", steps, rounds, seconds, clock)
     finally:
-        head.in_strips = banded
+        head.in_bands = banded
     if case.task == "training":
         with torch.device(DEVICE):
             logits = torch.randn(case.batch, case.classes, case.size // 4, case.size // 4, requires_grad=True)
