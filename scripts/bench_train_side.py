@@ -23,7 +23,6 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 import hfseg
-from hfseg.training import EpochCallback
 
 Row = dict[str, Any]
 
@@ -110,8 +109,6 @@ def child(side: str, settings: Row) -> None:
             **common,
         )
     )
-    if side == "stock":
-        trainer.add_callback(EpochCallback())  # the epoch is a part of the augmentation's seed; SegTrainer has it
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     tell("done")
@@ -146,6 +143,7 @@ class FloatSamples(Dataset[Row]):
         self.samples = samples
 
     def set_epoch(self, epoch: int) -> None:
+        """Called by accelerate."""
         self.samples.set_epoch(epoch)
 
     def __len__(self) -> int:

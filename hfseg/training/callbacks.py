@@ -10,7 +10,6 @@ from typing import Any, Protocol
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hfseg.config import ModelConfig
-from hfseg.data import StreamingTrainSet, TrainSet
 from hfseg.errors import UserError
 from hfseg.files import write_text, writing
 from hfseg.models import Frozen, freeze_encoder
@@ -20,6 +19,7 @@ class Training(Protocol):
     """What `TrainingStateCallback` tells of."""
 
     def begin_training(self) -> None: ...
+    def begin_epoch(self) -> None: ...
     def weights_changed(self) -> None: ...
     def end_training(self) -> None: ...
 
@@ -36,6 +36,11 @@ class TrainingStateCallback(TrainerCallback):
         self.trainer.begin_training()
         if state.global_step >= state.max_steps:
             control.should_training_stop = True
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.trainer.begin_epoch()
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -137,17 +142,6 @@ class ScheduledUnfreezing(TrainerCallback):
         if self.frozen is not None and state.global_step >= (self.config.unfreeze_at or 0):
             self.frozen.release()
             self.frozen = None
-
-
-class EpochCallback(TrainerCallback):
-    """Tells hfseg's training sets the epoch. accelerate does so too, but not under several processes."""
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        dataset = kwargs["train_dataloader"].dataset
-        if isinstance(dataset, TrainSet | StreamingTrainSet):
-            dataset.set_epoch(int(state.epoch or 0))
 
 
 class HistoryCallback(TrainerCallback):

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.data_loader import DataLoaderAdapter
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
+from hfseg.data import StreamingTrainSet, TrainSet
 from hfseg.errors import UserError
 from hfseg.models import HfsegFCNForSemanticSegmentation, HfsegSegformerForSemanticSegmentation, reload
 from hfseg.training.callbacks import TrainingStateCallback
@@ -38,7 +40,7 @@ class ResumableTrainer(PublishingTrainer):
     def __init__(self, *trainer_arguments: Any, **more_trainer_arguments: Any) -> None:
         super().__init__(*trainer_arguments, **more_trainer_arguments)
         self.ema: float | None = None
-        self.add_callback(TrainingStateCallback(self))
+        self._trains_segmentation = False  # whether the loss is `SegTrainer`'s
         self._average: WeightAverage | None = None  # while training
         self._resumed_from: Path | None = None
         self._writing_to: Path | None = None
@@ -53,8 +55,18 @@ class ResumableTrainer(PublishingTrainer):
         a resume, dropout would differ from the next epoch on.
         """
         loader = super().get_train_dataloader()
-        loader.base_dataloader.generator = torch.Generator().manual_seed(self.args.seed)  # accelerate wraps torch's
+        inner = loader.base_dataloader if isinstance(loader, DataLoaderAdapter) else loader  # accelerate wraps torch's
+        inner.generator = torch.Generator().manual_seed(self.args.seed)
         return loader
+
+    def train(self, *arguments: Any, **more_arguments: Any) -> Any:
+        """The stock method, which tells this trainer of its events."""
+        callback = TrainingStateCallback(self)
+        self.add_callback(callback)
+        try:
+            return super().train(*arguments, **more_arguments)
+        finally:
+            self.remove_callback(callback)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """Nothing, where the checkpoint was the training's last: stock trains one step more."""
@@ -62,7 +74,7 @@ class ResumableTrainer(PublishingTrainer):
             super()._run_epoch(*args, **kwargs)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if self._has_other_names_on_disk():
+        if self._has_other_names_on_disk() and Path(resume_from_checkpoint).is_dir():
             reload(self.model, Path(resume_from_checkpoint))
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -86,7 +98,8 @@ class ResumableTrainer(PublishingTrainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """The stock checkpoint with our sums and averages in it, under its name only when it is complete."""
-        if not all(parameter.isfinite().all() for parameter in self.model.parameters()):
+        is_finite = all(parameter.isfinite().all() for parameter in self.model.parameters())
+        if self._trains_segmentation and not is_finite:
             raise UserError(
                 f"The training has diverged: the weights after step {self.state.global_step} are not finite, and no "
                 f"checkpoint is made of them. {DIVERGED_REMEDY}"
@@ -94,6 +107,8 @@ class ResumableTrainer(PublishingTrainer):
         run_dir, name = Path(self._get_output_dir(trial)), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         partial = run_dir / PARTIAL
         if self.args.should_save:
+            if trial is not None:
+                run_dir.mkdir(parents=True, exist_ok=True)
             make_partial(partial)
         self.accelerator.wait_for_everyone()
         self._writing_to = partial
@@ -108,9 +123,10 @@ class ResumableTrainer(PublishingTrainer):
         self.accelerator.wait_for_everyone()
 
     def _commit(self, partial: Path, run_dir: Path, name: str) -> None:
-        """Where the stock method saw the partial folder, it is the final one; then stock's clearing of old ones."""
-        if self.state.best_model_checkpoint == str(partial / name):
-            self.state.best_model_checkpoint = str(run_dir / name)
+        """What the stock method does with its folder, which was the partial one: the best one's, and old ones go."""
+        best = f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"
+        if self.state.best_global_step and (best == name or (run_dir / best).exists()):
+            self.state.best_model_checkpoint = str(run_dir / best)
         if not self.args.should_save:
             return
         if self._average is not None:
@@ -159,6 +175,11 @@ class ResumableTrainer(PublishingTrainer):
             self._globalstep_last_logged = sums["last_logged_step"]
             self._train_confusion = torch.tensor(sums["confusion"])
             self._began -= sums.get("seconds", 0.0)  # older checkpoints have none
+
+    def begin_epoch(self) -> None:
+        """Tells hfseg's training sets the epoch. accelerate does so too, but not under several processes."""
+        if isinstance(self.train_dataset, TrainSet | StreamingTrainSet):
+            self.train_dataset.set_epoch(int(self.state.epoch or 0))
 
     def weights_changed(self) -> None:
         """Called after every optimizer step."""

@@ -68,10 +68,12 @@ class ScoringTrainer(ResumableTrainer):
         return False
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
-        """The stock loader, but every image is scored: `dataloader_drop_last` is for training.
+        """The stock loader, but `SegMetrics` score every image: `dataloader_drop_last` is for training.
 
         So are persistent workers: with them, stock would score its first evaluation set whatever set it is given.
         """
+        if not isinstance(self.compute_metrics, SegMetrics):
+            return super().get_eval_dataloader(eval_dataset)
         args = self.args
         kept = args.dataloader_drop_last, args.dataloader_persistent_workers
         args.dataloader_drop_last = args.dataloader_persistent_workers = False

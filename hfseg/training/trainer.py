@@ -17,7 +17,6 @@ from hfseg.labels import LabelSet
 from hfseg.metrics import SegMetrics, compute_from_confusion
 from hfseg.models import PLAIN, class_logits, segmentation_loss
 from hfseg.training.arguments import check_schedule, refused
-from hfseg.training.callbacks import EpochCallback
 from hfseg.training.classes import check_classes, is_segmentation_model, labels_of
 from hfseg.training.optimizer import parameter_groups
 from hfseg.training.resumable_trainer import DIVERGED_REMEDY
@@ -103,8 +102,6 @@ class SegTrainer(ScoringTrainer):
         )  # fmt: skip
         self.loss, self.evaluation, self.ema = loss, evaluation, ema
         self.head_lr_factor, self.layer_decay = head_lr_factor, layer_decay
-        self._trains_segmentation = False  # with `_step_loss`
-        self.add_callback(EpochCallback())
         if labels is not None or is_segmentation_model(self.model):
             self._set_up_segmentation(labels, data_collator)
 
