@@ -252,7 +252,7 @@ def make_trainer(
         "batch_eval_metrics": True, "per_device_train_batch_size": 4, "per_device_eval_batch_size": 4,
         "logging_steps": 2, "max_steps": 4, "dataloader_pin_memory": False,
     }  # fmt: skip
-    ours = {key: arguments.pop(key) for key in ("layer_decay", "ema") if key in arguments}
+    ours = {key: arguments.pop(key) for key in ("head_lr_factor", "layer_decay", "ema") if key in arguments}
     return kind(
         model=model or tiny_model(labels),
         args=TrainingArguments(**(defaults | arguments)),

@@ -9,13 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
+from transformers import MobileNetV2Config, MobileNetV2ForSemanticSegmentation, TrainingArguments
 
 from hfseg import RunConfig, UserError, run
 from hfseg.runs import read_history
+from hfseg.training import check_arguments
 from tests.builders import write_config
 from tests.conftest import REPOSITORY
-
-FCN = "model={type: fcn, size: resnet50}"
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,6 @@ FCN = "model={type: fcn, size: resnet50}"
         (["train.lr_scheduler_kwargs={foo: 1}"], r"train\.lr_scheduler_kwargs=\{'foo': 1\} is refused"),
         (["train.lr_scheduler_kwargs={power: x}", "train.warmup_steps=2"], r"kwargs=\{'power': 'x'\} is refused"),
         (["train.lr_scheduler_type=warmup_stable_decay"], r"lr_scheduler_type=warmup_stable_decay .* is refused"),
-        (["train.gradient_checkpointing=true", FCN], r"train\.gradient_checkpointing=true: HfsegFCN.* not support"),
         (["train.log_level=nonsense"], r"train\.log_level='nonsense' is none of detail, debug"),
         (["train.fp16=true"], r"train\.fp16=true on a CPU"),
         (["train.accelerator_config=nonsense"], r"TrainingArguments\) is refused: .*nonsense"),
@@ -52,6 +51,12 @@ def test_refused_before_the_first_step(pets: Path, tmp_path: Path, overrides: li
     with pytest.raises(UserError, match=message):
         run(RunConfig.load(write_config(tmp_path, pets), overrides))
     assert not read_history(tmp_path / "run" / "history.jsonl")
+
+
+def test_activations_that_cannot_be_checkpointed(tmp_path: Path) -> None:
+    model = MobileNetV2ForSemanticSegmentation(MobileNetV2Config(depth_multiplier=0.25))
+    with pytest.raises(UserError, match=r"train\.gradient_checkpointing=true: MobileNetV2.* not support"):
+        check_arguments(TrainingArguments(str(tmp_path), gradient_checkpointing=True, use_cpu=True), model)
 
 
 def test_a_launcher_that_cuts_the_model_up(pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

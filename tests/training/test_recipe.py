@@ -179,7 +179,7 @@ def test_unfreezing_at_a_step(tmp_path: Path, labels: LabelSet) -> None:
     callbacks = [ScheduledUnfreezing(ModelConfig(type="fcn", freeze=FreezeStages(stages=2), unfreeze_at=2)), record]
     trainer = make_trainer(
         tmp_path, labels, model, callbacks=callbacks, lr_scheduler_type="linear", optim="sgd", learning_rate=0.01,
-        weight_decay=0.5, save_strategy="no", max_steps=4, per_device_train_batch_size=2,
+        weight_decay=0.5, save_strategy="no", max_steps=4, per_device_train_batch_size=2, head_lr_factor=1.0,
     )  # fmt: skip
     trainer.train()
     fixed = [name for name in start if name.startswith(("backbone.conv1", "backbone.bn1", "backbone.layer1"))]

@@ -35,6 +35,34 @@ class FCNOutput(SemanticSegmenterOutput):
     auxiliary_logits: torch.Tensor | None = None
 
 
+class HfsegFCNBackbone(nn.ModuleDict):
+    """torchvision's dilated ResNet, which returns the features of all stages.
+
+    Args:
+        network: its parts by their names.
+        blocks_per_stage: how many residual blocks of each stage are kept; None keeps all.
+    """
+
+    def __init__(self, network: nn.ModuleDict, blocks_per_stage: int | None) -> None:
+        super().__init__()
+        for name, part in network.items():
+            self[name] = part[:blocks_per_stage] if isinstance(part, nn.Sequential) else part
+        self.gradient_checkpointing = False  # set by transformers' `gradient_checkpointing_enable`
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """(B, 3, H, W) to (B, 256, H/4, W/4), then three times (B, 512 to 2048, H/8, W/8)."""
+        features = []
+        for name, part in self.items():
+            if self.gradient_checkpointing and self.training and name in STAGES:
+                contexts = partial(recomputation, part)
+                image = checkpoint(part, image, use_reentrant=False, context_fn=contexts)
+            else:
+                image = part(image)
+            if name in STAGES:
+                features.append(image)
+        return tuple(features)
+
+
 class HfsegFCNForSemanticSegmentation(PreTrainedModel):
     """FCN-ResNet: convolutions at 1/8 of the image, then one small head.
 
@@ -62,13 +90,9 @@ class HfsegFCNForSemanticSegmentation(PreTrainedModel):
         network = BUILDERS[config.backbone](
             weights=None, weights_backbone=None, num_classes=config.num_labels, aux_loss=config.auxiliary_head
         )
-        self.backbone = network.backbone
-        if config.blocks_per_stage is not None:
-            for stage in STAGES:
-                self.backbone[stage] = self.backbone[stage][: config.blocks_per_stage]
+        self.backbone = HfsegFCNBackbone(network.backbone, config.blocks_per_stage)
         self.classifier = network.classifier
         self.aux_classifier = network.aux_classifier
-        self.gradient_checkpointing = False  # set by transformers' `gradient_checkpointing_enable`
         self.post_init()
 
     @torch.no_grad()
@@ -115,7 +139,7 @@ class HfsegFCNForSemanticSegmentation(PreTrainedModel):
                 f"{tuple(pixel_values.shape)}. Convert images to RGB and add the batch dimension."
             )
         # Convolutions keep the memory format of their input: channels last from here to the logits.
-        features = self._features(pixel_values.contiguous(memory_format=torch.channels_last))
+        features = self.backbone(pixel_values.contiguous(memory_format=torch.channels_last))
         logits = self.classifier(features[-1])
         auxiliary_logits = None
         if self.training and self.aux_classifier is not None:
@@ -126,19 +150,6 @@ class HfsegFCNForSemanticSegmentation(PreTrainedModel):
             loss=loss, logits=logits, hidden_states=features if wanted else None, auxiliary_logits=auxiliary_logits
         )
         return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()
-
-    def _features(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Of the four stages: (B, 256, H/4, W/4), then (B, 512 to 2048, H/8, W/8)."""
-        found = []
-        for name, part in self.backbone.items():
-            if self.gradient_checkpointing and self.training and name in STAGES:
-                contexts = partial(recomputation, part)
-                image = checkpoint(part, image, use_reentrant=False, context_fn=contexts)
-            else:
-                image = part(image)
-            if name in STAGES:
-                found.append(image)
-        return tuple(found)
 
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         valid = labels != self.config.semantic_loss_ignore_index

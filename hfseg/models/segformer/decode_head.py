@@ -12,22 +12,18 @@ from hfseg.models.segformer.layout import to_image, to_tokens
 
 
 class HfsegSegformerMLP(nn.Module):
-    """Projects one stage to the head's width, P_i x + b_i; the folded head needs its product with W_i."""
+    """Holds the projection of one stage to the head's width, P_i x + b_i, under its published name."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
         self.proj = nn.Linear(channels, width)
-
-    def forward(self, fuse: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """W_i (D, D) -> W_i P_i (D, C_i) and W_i b_i (D)"""
-        return fuse @ self.proj.weight, fuse @ self.proj.bias
 
 
 class HfsegSegformerClassifier(nn.Conv2d):
     """The 1x1 convolution to logits; a class of its own because it starts near zero, at even odds."""
 
 
-class HfsegSegformerDecodeHead(nn.Module):
+class FoldedDecodeHead(nn.Module):
     """The all-MLP decoder (section 3.2, equation 4), folded.
 
     The paper projects every stage to D channels (P_i, b_i), upsamples to 1/4, concatenates to 4D channels and fuses
@@ -40,14 +36,15 @@ class HfsegSegformerDecodeHead(nn.Module):
     inference BatchNorm, an affine map by then, goes into them too.
     """
 
-    def __init__(self, config: HfsegSegformerConfig) -> None:
-        super().__init__()
-        width, stages = config.decoder_hidden_size, config.num_encoder_blocks
-        self.linear_c = nn.ModuleList(HfsegSegformerMLP(channels, width) for channels in config.hidden_sizes)
-        self.linear_fuse = nn.Conv2d(width * stages, width, 1, bias=False)
-        self.batch_norm = nn.BatchNorm2d(width)
-        self.dropout = nn.Dropout(config.classifier_dropout_prob)
-        self.classifier = HfsegSegformerClassifier(width, config.num_labels, 1)
+    linear_fuse: nn.Conv2d
+    batch_norm: nn.BatchNorm2d
+    dropout: nn.Dropout
+    classifier: nn.Conv2d
+
+    @property
+    def projections(self) -> list[nn.Linear]:
+        """P_i and b_i, first stage first."""
+        raise NotImplementedError
 
     @property
     def uses_batch_statistics(self) -> bool:
@@ -56,9 +53,10 @@ class HfsegSegformerDecodeHead(nn.Module):
 
     def fold(self) -> tuple[list[torch.Tensor], torch.Tensor]:
         """The products W_i P_i (D, C_i), first stage first, and the sum of the biases W_i b_i (D)."""
-        fuse = self.linear_fuse.weight.flatten(1).chunk(len(self.linear_c), dim=1)[::-1]
-        products = [mlp(part) for part, mlp in zip(fuse, self.linear_c, strict=True)]
-        weights, bias = [weight for weight, _ in products], torch.stack([bias for _, bias in products]).sum(0)
+        layers = self.projections
+        fuse = self.linear_fuse.weight.flatten(1).chunk(len(layers), dim=1)[::-1]  # W_i (D, D)
+        weights = [part @ layer.weight for part, layer in zip(fuse, layers, strict=True)]
+        bias = torch.stack([part @ layer.bias for part, layer in zip(fuse, layers, strict=True)]).sum(0)
         norm = self.batch_norm
         if not self.uses_batch_statistics and norm.running_mean is not None and norm.running_var is not None:
             scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
@@ -120,6 +118,23 @@ class HfsegSegformerDecodeHead(nn.Module):
         if norm.training:
             track_statistics(norm, mean, variance, logits[..., 0].numel())
         return logits.permute(0, 3, 1, 2)
+
+
+class HfsegSegformerDecodeHead(FoldedDecodeHead):
+    """The head of hfseg's own SegFormer."""
+
+    def __init__(self, config: HfsegSegformerConfig) -> None:
+        super().__init__()
+        width, stages = config.decoder_hidden_size, config.num_encoder_blocks
+        self.linear_c = nn.ModuleList(HfsegSegformerMLP(channels, width) for channels in config.hidden_sizes)
+        self.linear_fuse = nn.Conv2d(width * stages, width, 1, bias=False)
+        self.batch_norm = nn.BatchNorm2d(width)
+        self.dropout = nn.Dropout(config.classifier_dropout_prob)
+        self.classifier = HfsegSegformerClassifier(width, config.num_labels, 1)
+
+    @property
+    def projections(self) -> list[nn.Linear]:
+        return [cast(HfsegSegformerMLP, mlp).proj for mlp in self.linear_c]
 
 
 def track_statistics(norm: nn.BatchNorm2d, mean: torch.Tensor, variance: torch.Tensor, count: int) -> None:

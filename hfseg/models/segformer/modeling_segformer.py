@@ -15,7 +15,7 @@ Comments give shapes: B batch, H x W the image, h x w a stage's feature map, N =
 width, K classes.
 """
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,10 +27,10 @@ from transformers.modeling_utils import PreTrainedModel
 
 from hfseg.errors import UserError
 from hfseg.models.loss import mean_loss
-from hfseg.models.segformer.banded_ffn import BAND_ELEMENTS, BandedFFN
 from hfseg.models.segformer.configuration_segformer import HfsegSegformerConfig
 from hfseg.models.segformer.conversion import RENAMED
 from hfseg.models.segformer.decode_head import HfsegSegformerClassifier, HfsegSegformerDecodeHead
+from hfseg.models.segformer.layers import mix_ffn, reduce_sequence
 from hfseg.models.segformer.layout import to_image, to_tokens
 
 
@@ -65,17 +65,6 @@ class HfsegSegformerSelfAttention(nn.Module):
             self.sr = nn.Conv2d(channels, channels, self.sr_ratio, self.sr_ratio)
             self.layer_norm = nn.LayerNorm(channels)
 
-    def reduce(self, tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        """Tokens (B, h*w, C) of a map r times smaller on each side, r = `sr_ratio`."""
-        ratio, (batch_size, _, channels) = self.sr_ratio, tokens.shape
-        # the convolution drops the remainder; an exported graph has to serve sizes with and without one
-        if torch.compiler.is_exporting() or height % ratio or width % ratio:
-            return self.layer_norm(to_tokens(self.sr(to_image(tokens, height, width))))
-        patches = tokens.view(batch_size, height // ratio, ratio, width // ratio, ratio, channels)
-        patches = patches.transpose(2, 3).reshape(batch_size, -1, ratio * ratio * channels)
-        weight = self.sr.weight.permute(0, 2, 3, 1).reshape(channels, -1)  # (C, r*r*C)
-        return self.layer_norm(F.linear(patches, weight, self.sr.bias))
-
     def split_heads(self, tokens: torch.Tensor) -> torch.Tensor:
         """(B, N, C) -> (B, heads, N, C/heads)"""
         return tokens.view(*tokens.shape[:2], self.num_heads, -1).transpose(1, 2)
@@ -83,7 +72,7 @@ class HfsegSegformerSelfAttention(nn.Module):
     def forward(
         self, tokens: torch.Tensor, height: int, width: int, attentions: list[torch.Tensor] | None = None
     ) -> torch.Tensor:
-        reduced = self.reduce(tokens, height, width) if self.sr_ratio > 1 else tokens
+        reduced = reduce_sequence(tokens, height, width, self.sr, self.layer_norm) if self.sr_ratio > 1 else tokens
         query, key, value = (
             self.split_heads(each) for each in (self.query(tokens), self.key(reduced), self.value(reduced))
         )
@@ -142,14 +131,11 @@ class HfsegSegformerAttention(nn.Module):
 
 
 class HfsegSegformerDWConv(nn.Module):
-    """The 3x3 depth-wise convolution that tells tokens where they are, in place of a positional encoding."""
+    """Holds the 3x3 depth-wise convolution under its published name."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.dwconv = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
-
-    def forward(self, tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        return to_tokens(self.dwconv(to_image(tokens, height, width)))
 
 
 class HfsegSegformerMixFFN(nn.Module):
@@ -162,34 +148,13 @@ class HfsegSegformerMixFFN(nn.Module):
         self.dense1 = nn.Linear(channels, hidden)
         self.dwconv = HfsegSegformerDWConv(hidden)
         self.activation = ACT2FN[config.hidden_act]  # GELU in the paper
-        self.is_plain_gelu = config.hidden_act == "gelu"
         self.dense2 = nn.Linear(hidden, channels)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        if self.runs_in_bands(tokens):
-            return self.in_bands(tokens, height, width)
-        tokens = self.activation(self.dwconv(self.dense1(tokens), height, width))  # (B, N, 4C)
-        return self.dropout(self.dense2(self.dropout(tokens)))
-
-    def runs_in_bands(self, tokens: torch.Tensor) -> bool:
-        """On a CPU, whose cache the hidden activations would flood; the compiler fuses the plain form by itself."""
-        return (
-            not torch.compiler.is_compiling()  # first: an exported graph may not depend on the size
-            and tokens.device.type == "cpu"
-            and self.is_plain_gelu
-            and not (self.training and self.dropout.p > 0)
-            and tokens.shape[1] * self.dense1.out_features > BAND_ELEMENTS
-        )
-
-    def in_bands(self, tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        """The same with no more than a band of (B, N, 4C) at a time."""
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else tokens.dtype
-        conv = self.dwconv.dwconv
-        maps = tokens.view(len(tokens), height, width, -1)
-        layers = (self.dense1, conv, self.dense2)
-        parameters = [cast(torch.Tensor, each) for layer in layers for each in (layer.weight, layer.bias)]
-        return BandedFFN.apply(*(each.to(dtype) for each in (maps, *parameters))).flatten(1, 2)
+        return mix_ffn(
+            tokens, height, width, self.dense1, self.dwconv.dwconv, self.activation, self.dense2, self.dropout
+        )  # fmt: skip
 
 
 class HfsegSegformerLayer(GradientCheckpointingLayer):
@@ -336,26 +301,21 @@ class HfsegSegformerModel(HfsegSegformerPreTrainedModel):
         Raises:
             UserError: images of another shape.
         """
-        features, attentions = self.encode(pixel_values, output_attentions)
-        wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        output = BaseModelOutput(
-            last_hidden_state=features[-1], hidden_states=features if wanted else None, attentions=attentions
-        )
-        return output.to_tuple() if is_tuple(self.config, return_dict) else output
-
-    def encode(
-        self, pixel_values: torch.Tensor, output_attentions: bool | None = None
-    ) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...] | None]:
-        """The features of all stages, and the attention weights where they are wanted."""
         if pixel_values.ndim != 4 or pixel_values.shape[1] != self.config.num_channels:
             raise UserError(
                 f"pixel_values must be (batch, {self.config.num_channels}, height, width); got "
                 f"{tuple(pixel_values.shape)}. Convert images to RGB and add the batch dimension."
             )
-        wanted = self.config.output_attentions if output_attentions is None else output_attentions
-        attentions: list[torch.Tensor] | None = [] if wanted else None
+        has_weights = self.config.output_attentions if output_attentions is None else output_attentions
+        attentions: list[torch.Tensor] | None = [] if has_weights else None
         features = self.encoder(pixel_values, attentions)
-        return features, None if attentions is None else tuple(attentions)
+        wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        output = BaseModelOutput(
+            last_hidden_state=features[-1],
+            hidden_states=features if wanted else None,
+            attentions=None if attentions is None else tuple(attentions),
+        )
+        return output.to_tuple() if is_tuple(self.config, return_dict) else output
 
 
 def is_tuple(config: HfsegSegformerConfig, return_dict: bool | None) -> bool:
@@ -409,11 +369,14 @@ class HfsegSegformerForSemanticSegmentation(HfsegSegformerPreTrainedModel):
         Raises:
             UserError: images of another shape.
         """
-        features, attentions = self.segformer.encode(pixel_values, output_attentions)
-        logits = self.decode_head(features)
+        encoded = self.segformer(pixel_values, True, output_attentions, return_dict=True)
+        logits = self.decode_head(encoded.hidden_states)
         loss = None if labels is None else mean_loss(logits, labels, self.config.semantic_loss_ignore_index)
         wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         output = SemanticSegmenterOutput(
-            loss=loss, logits=logits, hidden_states=features if wanted else None, attentions=attentions
+            loss=loss,
+            logits=logits,
+            hidden_states=encoded.hidden_states if wanted else None,
+            attentions=encoded.attentions,
         )
         return output.to_tuple() if is_tuple(self.config, return_dict) else output
