@@ -5,7 +5,7 @@ model, sets a constant before each step, and times all values in turn. "plain" i
 """
 
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,7 +35,6 @@ from hfseg.models import segmentation_loss
 
 Row = dict[str, Any]
 SUFFIX = "GPU" if DEVICE == "cuda" else "CPU"
-HEAD = ("hfseg.models.segformer.banded_head", f"BAND_ELEMENTS_{SUFFIX}")
 LOSS = ("hfseg.models.loss", f"BAND_ELEMENTS_{SUFFIX}")
 LOGITS = ("hfseg.models.windows", f"BAND_ELEMENTS_{SUFFIX}")
 WINDOWS = ("hfseg.models.windows", "WINDOWS_PER_PASS_GPU")
@@ -50,10 +49,9 @@ def constant_rows(
     for case in cases:
         step = make_step(case, "ours", "eager")
         name = f"{case.model} {case.task}, batch {case.batch}"
-        rows += sweep(name, step, HEAD, values, rounds, seconds, clock)
         if case.task == "training":
             rows += sweep(name, step, LOSS, values, rounds, seconds, clock)
-        rows += plain_rows(name, case, step, rounds, seconds, clock)
+            rows += plain_rows(case, rounds, seconds, clock)
     step = sliding_step(size)
     rows += sweep("b0 in windows", step, WINDOWS, [1, 2, 4, 8], rounds, seconds, clock)
     rows += sweep("b0 in windows", step, LOGITS, values, rounds, seconds, clock)
@@ -71,38 +69,21 @@ def sweep(
         return sweep_rows(name, ".".join((setting[0].rpartition(".")[2], setting[1])), steps, rounds, seconds, clock)
 
 
-def plain_rows(name: str, case: Case, step: Step, rounds: int, seconds: float, clock: Clock) -> list[Row]:
-    """The head and the loss as modules, against rows at a time."""
-    head = importlib.import_module("hfseg.models.segformer.decode_head").HfsegSegformerDecodeHead
-    banded = head.in_bands
+def plain_rows(case: Case, rounds: int, seconds: float, clock: Clock) -> list[Row]:
+    """The loss by torch's functions, against rows at a time."""
+    with torch.device(DEVICE):
+        logits = torch.randn(case.batch, case.classes, case.size // 4, case.size // 4, requires_grad=True)
+        labels = torch.randint(0, case.classes, (case.batch, case.size, case.size))
 
-    def with_head(form: Callable[..., torch.Tensor]) -> Step:
-        def run() -> None:
-            head.in_bands = form
-            step()
+    def plain() -> None:
+        large = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
+        F.cross_entropy(large, labels, ignore_index=255).backward()
 
-        return run
-
-    try:
-        steps: dict[Any, Step] = {"rows at a time": with_head(banded), "plain": with_head(head.plain)}
-        rows = sweep_rows(name, "head", steps, rounds, seconds, clock)
-    finally:
-        head.in_bands = banded
-    if case.task == "training":
-        with torch.device(DEVICE):
-            logits = torch.randn(case.batch, case.classes, case.size // 4, case.size // 4, requires_grad=True)
-            labels = torch.randint(0, case.classes, (case.batch, case.size, case.size))
-
-        def plain() -> None:
-            large = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
-            F.cross_entropy(large, labels, ignore_index=255).backward()
-
-        losses: dict[Any, Step] = {
-            "rows at a time": lambda: segmentation_loss(logits, labels).mean.backward(),
-            "plain": plain,
-        }
-        rows += sweep_rows(f"loss alone, batch {case.batch}", "loss", losses, rounds, seconds, clock)
-    return rows
+    losses: dict[Any, Step] = {
+        "rows at a time": lambda: segmentation_loss(logits, labels).mean.backward(),
+        "plain": plain,
+    }
+    return sweep_rows(f"loss alone, batch {case.batch}", "loss", losses, rounds, seconds, clock)
 
 
 def sweep_rows(

@@ -15,9 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-# A band of x, in numbers: 1 MB in fp32, what a core's cache holds. A GPU wants few, large kernels: 256 MB.
-BAND_ELEMENTS_CPU = 1 << 18
-BAND_ELEMENTS_GPU = 1 << 26
+BAND_ELEMENTS = 1 << 18  # of x, in numbers: 1 MB in fp32, what a core's cache holds
 DROPOUT_STEPS = 1 << 16  # the resolution of the dropout probability
 
 Gradients = tuple[torch.Tensor | None, ...]
@@ -235,9 +233,8 @@ def keep_mask(shape: torch.Size, probability: float, device: torch.device) -> tu
 def _bands(shape: torch.Size | tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
     """Parts of (B, h, w, D) that are contiguous: some rows of one image, or some whole images."""
     batch_size, height, width, channels = shape
-    elements = BAND_ELEMENTS_GPU if torch.cuda.is_available() else BAND_ELEMENTS_CPU
-    rows = min(height, max(1, elements // (width * channels)))
-    images = max(1, elements // (width * channels * height)) if rows == height else 1
+    rows = min(height, max(1, BAND_ELEMENTS // (width * channels)))
+    images = max(1, BAND_ELEMENTS // (width * channels * height)) if rows == height else 1
     for first in range(0, batch_size, images):
         for top in range(0, height, rows):
             yield slice(first, first + images), slice(top, top + rows)

@@ -68,8 +68,10 @@ class FoldedDecodeHead(nn.Module):
         weights, bias = self.fold()
         smalls = [F.linear(to_tokens(f), weight) for f, weight in zip(features[1:], weights[1:], strict=True)]
         smalls[-1] = smalls[-1] + bias  # once, where the tokens are fewest
-        # The compiler fuses the plain form by itself; SyncBatchNorm has statistics of its own.
-        if torch.compiler.is_compiling() or type(self.batch_norm) is not nn.BatchNorm2d:
+        # The compiler fuses the plain form by itself, on an H200 it takes 0.75 of the time of bands, and SyncBatchNorm
+        # has statistics of its own.
+        is_banded = features[0].device.type == "cpu" and type(self.batch_norm) is nn.BatchNorm2d
+        if torch.compiler.is_compiling() or not is_banded:
             return self.plain(features, weights[0], smalls)
         return self.in_bands(features, weights[0], smalls)
 
