@@ -1,4 +1,4 @@
-"""Command line of hfseg: a thin layer over `hfseg.run`.
+"""The command line of hfseg with all that it does behind one set of options; `hfseg --help` lists the same as commands.
 
     python scripts/run_seg.py --config configs/quickstart.yaml
     python scripts/run_seg.py --config configs/pets/segformer_b0.yaml data.root=~/data/pets train.max_steps=1000
@@ -12,7 +12,9 @@ Exit codes: 0 done; 2 something you can fix, said in one message; 130 interrupte
 
 import argparse
 import sys
-from pathlib import Path
+
+from hfseg.command import check, evaluate, exit_code, lossy_output, predict, push, study, train
+from hfseg.errors import UserError
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -54,63 +56,33 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def do(arguments: argparse.Namespace) -> None:
-    from hfseg import RunConfig, UserError, check, check_study, predict_images, publish_finished, run, run_study
-
     if arguments.push is not None:
-        publish_finished(arguments.push, arguments.overrides)
+        push(arguments.push, arguments.overrides)
         return
     if arguments.predict is not None:
         size = 8 if arguments.batch_size is None else arguments.batch_size
         trust = arguments.trust_remote_code
-        predict_images(arguments.predict, arguments.model, arguments.output, arguments.overrides, size, trust)
+        predict(arguments.predict, arguments.model, arguments.output, arguments.overrides, size, trust)
         return
+    from hfseg.config import RunConfig
+
     config = RunConfig.load(arguments.config, arguments.overrides)
-    if config.study is None:
-        if arguments.arm:
-            raise UserError(f"--arm is for studies, and {arguments.config} has no `study`.")
-        if arguments.check:
-            check(config).raise_errors()
-        else:
-            run(config, resume=arguments.resume, eval_only=arguments.eval_only)
+    if arguments.arm and config.study is None:
+        raise UserError(f"--arm is for studies, and {arguments.config} has no `study`.")
+    if arguments.check:
+        check(config)
     elif arguments.eval_only:
-        raise UserError("--eval-only scores one run: give it the config of a run in the study's configs/.")
-    elif arguments.check:
-        check_study(config)
+        evaluate(config)
+    elif config.study is None:
+        train(config, arguments.resume)
     else:
-        run_study(config, Path(__file__).resolve(), arguments.arm)
+        study(config, arguments.arm)
 
 
 def main() -> int:
-    arguments = parse_arguments()  # before anything heavy is imported: --help answers at once
-    from hfseg.reporting import lossy_output
-
+    arguments = parse_arguments()
     with lossy_output():
-        return exit_code(arguments)
-
-
-def exit_code(arguments: argparse.Namespace) -> int:
-    """Does what is asked, and says in one message why not."""
-    from torch import distributed
-
-    from hfseg import UserError
-    from hfseg.study import end_with_parent
-
-    end_with_parent()
-    try:
-        do(arguments)
-        if distributed.is_available() and distributed.is_initialized():
-            distributed.destroy_process_group()  # its threads can abort a process that ends with them alive
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(
-            "interrupted; the same command goes on with a study or predictions, --resume with a run that has a "
-            "checkpoint",
-            file=sys.stderr,
-        )
-        return 130
-    return 0
+        return exit_code(lambda: do(arguments))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,14 @@
-"""What `train:` may hold, checked against the TrainingArguments that are installed."""
+"""What `train:` may hold, checked against the TrainingArguments that are installed. Imports no torch."""
 
+import ast
+import builtins
 import difflib
+import typing
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields
 from functools import cache
-from typing import Any, get_type_hints
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -93,11 +97,19 @@ TRAIN_MINIMUM = {
 
 @cache
 def train_types() -> dict[str, Any]:
-    """The keys of the TrainingArguments that are installed, with their types."""
-    from transformers import TrainingArguments  # imports torch: here, and only for a tree that has this section
+    """The keys of the TrainingArguments that are installed, with their types.
 
-    hints = get_type_hints(TrainingArguments)
-    return {field.name: hints[field.name] for field in fields(TrainingArguments) if field.init}
+    They are read from its source: to import it takes seconds, and a mistake in a config is to be said at once. Types
+    of transformers' own, which are enumerations of words, are classes of text here.
+    """
+    (package,) = find_spec("transformers").submodule_search_locations  # type: ignore[union-attr, misc]
+    tree = ast.parse((Path(package) / "training_args.py").read_text(encoding="utf-8"))
+    (body,) = (node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "TrainingArguments")
+    types = {each.target.id: each.annotation for each in body if isinstance(each, ast.AnnAssign)}  # type: ignore[union-attr]
+    words = {node.id for each in types.values() for node in ast.walk(each) if isinstance(node, ast.Name)}
+    known = vars(builtins) | vars(typing)
+    names = {word: known.get(word) or type(word, (str,), {}) for word in words}
+    return {key: eval(ast.unparse(annotation), names) for key, annotation in types.items()}
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

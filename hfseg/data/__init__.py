@@ -2,6 +2,8 @@
 
 from hfseg.data.cityscapes import CATEGORIES, cityscapes_labels
 from hfseg.data.collator import SegCollator, normalise
+from hfseg.data.draft_classes import draft_class_file, has_class_file
+from hfseg.data.folder import find_layout
 from hfseg.data.images import (
     DEEP_MODES,
     TO_8_BITS,
@@ -50,11 +52,14 @@ __all__ = [
     "check_shared_memory",
     "cityscapes_labels",
     "depth_problem",
+    "draft_class_file",
     "eval_set",
     "explain_unreadable",
     "file_of_cell",
     "file_state",
+    "find_layout",
     "find_source",
+    "has_class_file",
     "has_more_frames",
     "is_image",
     "is_unreadable_image",

@@ -84,6 +84,19 @@ def find_folders(root: Path, mask_suffix: str) -> tuple[Mapping[str, Path], Mapp
     return found, mask_splits
 
 
+def find_layout(root: Path) -> tuple[str, list[Path]]:
+    """What most masks have at the end of their names after the images' (`data.mask_suffix`), and the mask files.
+
+    Nothing is checked: both are empty where there are no images/, or no masks.
+    """
+    images = list_images(root / "images")
+    folders = [root / name for name in MASK_FOLDERS if (root / name).is_dir()]
+    masks = list_images(folders[0]) if folders else images
+    is_same_name = bool(folders) and not images.keys().isdisjoint(masks)
+    suffix = "" if is_same_name else find_mask_suffix(images, masks)
+    return suffix, [path for name, path in masks.items() if name.endswith(suffix)] if folders or suffix else []
+
+
 def split_folders(folder: Path) -> dict[str, Path]:
     """Split -> folder in `folder`; raises UserError where two mean the same split."""
     return {split: folder / name for split, name in find_splits(_subfolders(folder), str(folder)).items()}

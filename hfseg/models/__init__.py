@@ -1,4 +1,7 @@
-"""SegFormer, FCN and any model of transformers: building, loading, freezing, loss and scores of large images."""
+"""SegFormer, FCN and any model of transformers: building, loading, freezing, loss and scores of large images.
+
+Importing it registers the model types of hfseg with transformers' Auto classes.
+"""
 
 from hfseg.models.auto_model import load_trained, reload
 from hfseg.models.dry_run import dry_run
@@ -45,7 +48,6 @@ __all__ = [
     "own_processor",
     "processor_beside",
     "provenance_of",
-    "register",
     "reload",
     "resolve",
     "score_image",
@@ -55,3 +57,5 @@ __all__ = [
     "temperature_of",
     "weight_files",
 ]
+
+register()

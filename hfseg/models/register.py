@@ -10,7 +10,7 @@ from hfseg.models.segformer.modeling_segformer import HfsegSegformerForSemanticS
 
 
 def register() -> None:
-    """Called once, when `hfseg` is imported."""
+    """Called once, when `hfseg.models` is imported."""
     AutoConfig.register(HfsegSegformerConfig.model_type, HfsegSegformerConfig)
     AutoModel.register(HfsegSegformerConfig, HfsegSegformerModel)
     AutoModelForSemanticSegmentation.register(HfsegSegformerConfig, HfsegSegformerForSemanticSegmentation)

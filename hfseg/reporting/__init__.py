@@ -16,7 +16,6 @@ from hfseg.reporting.style import (
     name_classes,
     save_figure,
 )
-from hfseg.reporting.terminal import lossy_output
 
 __all__ = [
     "BLUE",
@@ -37,7 +36,6 @@ __all__ = [
     "ids_in",
     "inline_svg",
     "keep_examples",
-    "lossy_output",
     "name_classes",
     "number",
     "plot_class_bars",

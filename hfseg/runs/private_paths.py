@@ -10,6 +10,7 @@ FOREIGN = ("/", "~", "..")  # how a path starts that means nothing on another ma
 # A path inside an override's YAML, such as data={name: folder, root: /home/me/data}
 INNER_PATH = re.compile(r"(?<=[\s{\[,'\"])(?:/|~/|\.\./)[^\s,\]}'\"]+")
 PICKLES = (".pth", ".pt", ".bin")
+COMMAND = ("hfseg", "hfseg.exe", "__main__.py")  # programs that are the command `hfseg`; the last is `python -m hfseg`
 
 
 def public_config(tree: dict[str, Any]) -> dict[str, Any]:
@@ -50,8 +51,9 @@ def public_init(init: str) -> str:
 
 def public_command(words: Sequence[str]) -> str:
     """The command without the paths of this machine: `<root>`, or a path's last part."""
-    shown = []
-    for word in words:
+    is_command = Path(words[0]).name in COMMAND
+    shown = ["hfseg"] if is_command else ["python"]
+    for word in words[1:] if is_command else words:
         key, equals, value = word.partition("=")
         if key == "data.root" and equals:
             shown.append("data.root=<root>")
@@ -61,7 +63,7 @@ def public_command(words: Sequence[str]) -> str:
             shown.append(shlex.quote("/".join(Path(word).parts[-2:])))
         else:
             shown.append(shlex.quote(INNER_PATH.sub("<path>", word)))
-    return " ".join(["python", *shown])
+    return " ".join(shown)
 
 
 def _is_private(word: str) -> bool:

@@ -86,15 +86,12 @@ def _checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def run_jobs(
-    jobs: Sequence[Job], chosen: Sequence[Job], script: Path, console: Console, failed: dict[str, str]
-) -> None:
+def run_jobs(jobs: Sequence[Job], chosen: Sequence[Job], console: Console, failed: dict[str, str]) -> None:
     """Runs what is not whole, each in a process of its own; a failure does not stop the rest.
 
     Args:
         jobs: all of the study.
         chosen: those to run.
-        script: the command line of hfseg, `scripts/run_seg.py`.
         console: for progress.
         failed: gets the names of the runs that do not finish, with the reason.
     """
@@ -105,7 +102,7 @@ def run_jobs(
         place, began = f"{number}/{len(waiting)} {job.name}", time.monotonic()
         progress = partial(_progress, job, place, best_so_far(jobs))
         with Live(get_renderable=progress, console=console, refresh_per_second=1, transient=True):
-            reason = _attempt(job, jobs, script)
+            reason = _attempt(job, jobs)
         minutes = f"{(time.monotonic() - began) / 60:.1f} minutes"
         if reason is None:
             say(console, f"{place}: validation {_validation(job):.4f}, {minutes}; best so far {best_so_far(jobs)}")
@@ -130,12 +127,12 @@ def _progress(job: Job, place: str, best: str) -> Text:
     return Text(f"{', '.join(parts)}; best so far: {best}")
 
 
-def _attempt(job: Job, jobs: Sequence[Job], script: Path) -> str | None:
+def _attempt(job: Job, jobs: Sequence[Job]) -> str | None:
     """Runs one job; why it did not finish, or None."""
     if any(each.name == job.needs and not is_finished(each) for each in jobs):
         return f"it needs {job.needs}, which is not finished"
     try:
-        code = _run_one(job, script)
+        code = _run_one(job)
     except LockedError:
         return "another process works on it"
     return None if code == 0 and is_finished(job) else f"exit status {code}: {last_words(job, code)}"
@@ -161,8 +158,8 @@ def prepare(job: Job) -> bool:
     return False
 
 
-def _run_one(job: Job, script: Path) -> int:
-    """The exit status of the real command line, on the run's own config file."""
+def _run_one(job: Job) -> int:
+    """The exit status of `hfseg train`, on the run's own config file."""
     with locked(job.folder, "output_dir", RUNNING, PATIENCE):
         if is_whole(job):
             return 0  # by another process, a moment ago
@@ -172,7 +169,10 @@ def _run_one(job: Job, script: Path) -> int:
         job.config.save(path)
         with locked(job.folder, "output_dir", patience=PATIENCE):  # the run's own, which a killed study's may hold
             resume = ["--resume"] if prepare(job) else []
-        return run_process([sys.executable, str(script), "--config", str(path), *resume], job.folder / "log.txt")
+        # modules are looked for in the working directory where they are here, too
+        safe_path = [] if {"", os.getcwd()} & set(sys.path) else ["-P"]
+        command = [sys.executable, *safe_path, "-m", "hfseg", "train", str(path), *resume]
+        return run_process(command, job.folder / "log.txt")
 
 
 def _validation(job: Job) -> float:

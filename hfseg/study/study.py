@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from filelock import FileLock
 from rich.console import Console
@@ -26,7 +25,7 @@ from hfseg.study.running import (
 from hfseg.study.tables import headline
 
 
-def run_study(config: RunConfig, script: Path, arm: str | None = None) -> None:
+def run_study(config: RunConfig, arm: str | None = None) -> None:
     """Runs a study, or one of its arms, and writes `study.md`, `study.json` and `report.html` from what is there.
 
     Finished runs are never repeated, unfinished ones go on from their last checkpoint. Each run is a process of its
@@ -35,7 +34,6 @@ def run_study(config: RunConfig, script: Path, arm: str | None = None) -> None:
 
     Args:
         config: with a `study` section.
-        script: the command line of hfseg, `scripts/run_seg.py`.
         arm: an arm's name, `<arm>-seed<seed>` or `pretrain.<name>`; None for everything.
 
     Raises:
@@ -59,7 +57,7 @@ def run_study(config: RunConfig, script: Path, arm: str | None = None) -> None:
         else:
             with writing(config.output_dir):
                 config.output_dir.mkdir(parents=True, exist_ok=True)
-            run_jobs(jobs, chosen, script, console, failed)
+            run_jobs(jobs, chosen, console, failed)
     except KeyboardInterrupt:
         if num_processes() == 1:
             write_answer(config, jobs, warnings, failed, console)

@@ -263,7 +263,7 @@ def test_an_interrupted_study_answers_from_what_there_is(tmp_path: Path, monkeyp
     (tuned.folder / "init.sha256").write_text("those of yesterday")
     monkeypatch.setattr("hfseg.study.running._run_one", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        run_study(config, Path("nowhere"))
+        run_study(config)
     study = json.loads((tmp_path / "study/study.json").read_text())
     assert list(study["pretraining"]) == ["pretrain-streets"]
     assert len(study["missing"]) == len(jobs) - 2
@@ -350,13 +350,13 @@ def test_results_of_another_config_are_refused(tmp_path: Path) -> None:
     check_unchanged(changed)
     other = study_config(tmp_path).model_copy(update={"train": {"max_steps": 30}})
     with pytest.raises(UserError) as error:
-        run_study(other, Path("nowhere"))
+        run_study(other)
     assert str(error.value).count("train.max_steps: 20 then, 30 now") == 10
     shutil.rmtree(jobs[0].folder)
     for job in jobs[1:]:
         (job.folder / "metrics.json").unlink()
     with pytest.raises(UserError, match=r"pretrain-streets is not finished.*--arm pretrain.streets"):
-        run_study(study_config(tmp_path), Path("nowhere"), "tuned")
+        run_study(study_config(tmp_path), "tuned")
 
 
 def test_a_run_that_was_killed_after_its_scores_gets_its_pages(tmp_path: Path) -> None:

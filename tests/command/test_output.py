@@ -12,11 +12,11 @@ from tests.conftest import REPOSITORY
 # The module by its path: what comes with the package is not what is tested here.
 PROGRAM = """
 import importlib.util, logging, sys
-spec = importlib.util.spec_from_file_location("terminal", sys.argv[1])
-terminal = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(terminal)
+spec = importlib.util.spec_from_file_location("output", sys.argv[1])
+output = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(output)
 logging.basicConfig()
-with terminal.lossy_output():
+with output.lossy_output():
     from pathlib import Path
     from rich.console import Console
     from tqdm import tqdm
@@ -33,7 +33,7 @@ needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Lin
 
 
 def words(path: Path) -> list[str]:
-    return [sys.executable, "-c", PROGRAM, str(REPOSITORY / "hfseg" / "reporting" / "terminal.py"), str(path)]
+    return [sys.executable, "-c", PROGRAM, str(REPOSITORY / "hfseg" / "command" / "output.py"), str(path)]
 
 
 @needs_full
