@@ -58,7 +58,7 @@ class SearchingTrainer(PublishingTrainer):
                 hp_space, compute_objective, n_trials, direction, backend, hp_name, **backend_options
             )
         finally:
-            vars(self.args).update(kept)
+            self.args.__dict__.update(kept)
             self._train_batch_size = self.args.train_batch_size
 
     def train(
@@ -69,7 +69,7 @@ class SearchingTrainer(PublishingTrainer):
     ) -> Any:
         """The stock method, which takes over a trial's arguments, its seed among them, before it makes the model."""
         if trial is not None and self.hp_search_backend is not None:
-            vars(self.args).update(self._args_before_search)
+            self.args.__dict__.update(self._args_before_search)
             self._hp_search_setup(trial)
         return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
