@@ -1,5 +1,6 @@
 """A search for hyperparameters: every trial is the training that its arguments make, whatever came before it."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hfseg.runs import read_history
 from hfseg.training import HistoryCallback
 from hfseg.training.callbacks import EarlyStopping
 from tests.builders import TIMES, make_trainer, tiny_model
+from tests.conftest import REPOSITORY
 from tests.extras import needs
 
 needs("hpo")
@@ -176,6 +178,20 @@ def test_every_model_is_checked(tmp_path: Path, labels: LabelSet) -> None:
     trainer = make_trainer(tmp_path, labels, model_init=model_init)
     with pytest.raises(UserError, match="The model has 2 outputs for 3 classes"):
         trainer.hyperparameter_search(space, n_trials=1, direction="maximize")
+
+
+def test_the_example_of_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (REPOSITORY / "docs" / "training.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    for shown, shorter in {
+        'name="synthetic_pet"': 'name="synthetic_pet", synthetic={"num_trainval": 24, "num_test": 6, "size": 64}',
+        "max_steps=100": "max_steps=1, per_device_train_batch_size=2",
+        "n_trials=10": "n_trials=1",
+    }.items():
+        assert code.count(shown) == 1
+        code = code.replace(shown, shorter)
+    exec(code, {})
 
 
 def test_without_optuna_stock_says_what_to_install(
