@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import PreTrainedModel
 
+from hfseg.errors import UserError
 from hfseg.models.freezing import Frozen, encoder_of
 
 
@@ -18,13 +19,15 @@ def add_lora(model: PreTrainedModel, r: int, alpha: float) -> None:
     the encoder keep their statistics, dropout and drop path are those of any training, the head trains whole.
 
     Raises:
-        UserError: the model does not say which part of it is the encoder.
+        UserError: the model does not say which part of it is the encoder, or that has no linear layers.
     """
     from peft import LoraConfig, inject_adapter_in_model
     from peft.tuners.lora import Conv2d
 
     encoder = encoder_of(model, "model.lora")
     names = [re.escape(name) for name, layer in encoder.named_modules() if _is_linear(layer)]
+    if not names:
+        raise UserError(f"model.lora: the encoder of {type(model).__name__} has no linear layers.")
     inject_adapter_in_model(LoraConfig(r=r, lora_alpha=alpha, target_modules="|".join(names)), encoder)
     for layer in encoder.modules():
         if isinstance(layer, Conv2d):  # MobileNetV2 pads by what it reads there

@@ -173,15 +173,19 @@ def test_training(kind: str, tmp_path: Path) -> None:
             assert value.equal(before), name  # running statistics too
         elif value.is_floating_point():
             assert not value.equal(before), name
-    check_merged(trainer.model, start, tmp_path / "model")
+    check_merged(trainer.model, build(kind), tmp_path)
 
 
-def check_merged(model: PreTrainedModel, start: dict[str, torch.Tensor], folder: Path) -> None:
+def check_merged(model: PreTrainedModel, plain: PreTrainedModel, folder: Path) -> None:
+    """What is saved has the names that a model without LoRA is saved with, and computes the same."""
     image = torch.randn(1, 3, 64, 64)
     logits = model.eval()(image).logits
     merge_lora(model)
-    model.save_pretrained(folder)
-    loaded, info = type(model).from_pretrained(folder, output_loading_info=True)
+    for name, each in (("merged", model), ("plain", plain)):
+        each.save_pretrained(folder / name)
+    saved, expected = (load_file(folder / name / "model.safetensors") for name in ("merged", "plain"))
+    assert saved.keys() == expected.keys()
+    loaded, info = type(model).from_pretrained(folder / "merged", output_loading_info=True)
     assert not any(info.values())
     torch.testing.assert_close(loaded.eval()(image).logits, logits, rtol=0.0, atol=1e-5 * logits.abs().max().item())
 
@@ -261,8 +265,11 @@ def test_a_missing_extra_is_named(pets: Path, tmp_path: Path, monkeypatch: pytes
     assert not (tmp_path / "run").exists()
 
 
-def test_an_encoder_that_is_not_known() -> None:
+def test_an_encoder_without_linear_layers_or_a_name() -> None:
     model: Any = tiny_model(LABELS)
+    model.segformer = nn.Conv2d(3, 8, 3)
+    with pytest.raises(UserError, match=r"^model\.lora: the encoder of .* has no linear layers\.$"):
+        add_lora(model, RANK, 4.0)
     model.base_model_prefix = "nothing"
     with pytest.raises(UserError, match=r"^model\.lora: HfsegSegformerForSemanticSegmentation does not say which"):
         add_lora(model, RANK, 4.0)
