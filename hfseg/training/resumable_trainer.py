@@ -25,7 +25,7 @@ from hfseg.models import (
 from hfseg.training.callbacks import TrainingStateCallback
 from hfseg.training.checkpoints import PARTIAL, commit, make_partial, written_or_nothing
 from hfseg.training.ema import EMA_FILE, WeightAverage
-from hfseg.training.publishing_trainer import PublishingTrainer
+from hfseg.training.searching_trainer import SearchingTrainer
 
 DIVERGED_REMEDY = (
     "Lower train.learning_rate, raise train.warmup_steps or lower train.max_grad_norm, and start again under another "
@@ -35,7 +35,7 @@ DIVERGED_REMEDY = (
 logger = logging.getLogger(__name__)
 
 
-class ResumableTrainer(PublishingTrainer):
+class ResumableTrainer(SearchingTrainer):
     """The stock Trainer with checkpoints that hold all of a training's state, logs included.
 
     A checkpoint that does not fit the model entirely is an error; stock only warns.
@@ -163,16 +163,21 @@ class ResumableTrainer(PublishingTrainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         self._resumed_from = None if checkpoint is None else Path(checkpoint)
 
+    def _update_auto_batch_size(self, batch_size: int) -> None:
+        """The stock method of `auto_find_batch_size`, which says what has become of the batch."""
+        if batch_size < self._train_batch_size:
+            too_large, smaller = (size // max(self.args.n_gpu, 1) for size in (self._train_batch_size, batch_size))
+            logger.warning(
+                "Out of memory with per_device_train_batch_size=%d: the training begins again with %d.",
+                too_large, smaller,
+            )  # fmt: skip
+        super()._update_auto_batch_size(batch_size)
+
     def begin_training(self) -> None:
         """Called when stock has set everything to zero: restores what its checkpoint does not have."""
-        if self._train_batch_size != self.args.train_batch_size:  # of `auto_find_batch_size`
-            logger.warning(
-                "The memory is too small for per_device_train_batch_size=%d: the training begins again with "
-                "per_device_train_batch_size=%d.",
-                self.args.per_device_train_batch_size, self._train_batch_size // max(self.args.n_gpu, 1),
-            )  # fmt: skip
         self._train_confusion.zero_()
         self._began = time.monotonic()
+        self._undefined_is_said = False
         self._average = None if self.ema is None else WeightAverage(self.model, self.ema)
         folder, self._resumed_from = self._resumed_from, None
         if folder is None:

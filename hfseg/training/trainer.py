@@ -72,6 +72,7 @@ class SegTrainer(ScoringTrainer):
 
     optimizer: torch.optim.Optimizer | None
     compute_loss_func: Callable[..., torch.Tensor] | None
+    _is_set_up = False  # for segmentation; stock makes the first model before
 
     def __init__(
         self,
@@ -121,7 +122,6 @@ class SegTrainer(ScoringTrainer):
             self.compute_metrics, self._counts_by_default = SegMetrics(self.labels), True
         elif not isinstance(self.compute_metrics, SegMetrics) and self.evaluation != ONE_PASS:
             raise UserError("`evaluation` is how SegMetrics are counted: leave `evaluation` or `compute_metrics` out.")
-        check_classes(self.labels, self.model, self.data_collator, self.compute_metrics)
         if self.args.label_smoothing_factor:
             raise UserError(
                 f"label_smoothing_factor={self.args.label_smoothing_factor} is for texts. Leave it out, and give "
@@ -132,8 +132,20 @@ class SegTrainer(ScoringTrainer):
                 f"{self.args.n_gpu} GPUs are visible to one process, where Trainer would use DataParallel. Start one "
                 "process per GPU (`accelerate launch scripts/run_seg.py ...`) or choose one (CUDA_VISIBLE_DEVICES=0)."
             )
+        self._set_up_model(self.model)
+        self._is_set_up = True
+
+    def _set_up_model(self, model: nn.Module) -> None:
+        check_classes(self.labels, model, self.data_collator, self.compute_metrics)
         if self.args.world_size > 1 and self.args.device.type == "cuda":
-            synchronise_batch_norms(self.model)
+            synchronise_batch_norms(model)
+
+    def call_model_init(self, trial: Any = None) -> nn.Module:
+        """The stock method; every model that it makes is set up as the first one was."""
+        model = super().call_model_init(trial)
+        if self._is_set_up:
+            self._set_up_model(model)
+        return model
 
     def _prepare_inputs(self, inputs: Batch) -> Batch:
         """The stock method on what the model takes: bytes come to the device and are normalised there."""
