@@ -8,6 +8,7 @@ from hfseg.models.freezing import Frozen, encoder_name, freeze_encoder
 from hfseg.models.image_processors import load_processor, own_processor, processor_beside
 from hfseg.models.inference import inference_copy, provenance_of, store_temperature, temperature_of
 from hfseg.models.loading import FCN_SIZES, load_model
+from hfseg.models.lora import has_lora, merge_lora, saved_by_own_names
 from hfseg.models.loss import PLAIN, SegmentationLoss, segmentation_loss
 from hfseg.models.model_files import resolve
 from hfseg.models.outputs import class_logits
@@ -37,17 +38,20 @@ __all__ = [
     "encoder_name",
     "forward_logits",
     "freeze_encoder",
+    "has_lora",
     "inference_copy",
     "load_model",
     "load_processor",
     "load_trained",
     "logit_bands",
+    "merge_lora",
     "own_processor",
     "processor_beside",
     "provenance_of",
     "register",
     "reload",
     "resolve",
+    "saved_by_own_names",
     "score_image",
     "segmentation_loss",
     "speed_up",

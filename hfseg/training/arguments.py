@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import fields
+from importlib.util import find_spec
 
 import torch
 from accelerate.utils import DynamoBackend
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
+from transformers.trainer_utils import HubStrategy
 
 from hfseg.config import TRAIN_DEFAULTS, RunConfig
 from hfseg.data import check_shared_memory, num_cores
@@ -81,6 +83,24 @@ def check_streaming(config: RunConfig, args: TrainingArguments) -> None:
         raise UserError(
             f"data.streaming=true with {args.world_size} processes: an exact score needs to know which process has "
             "scored which image. Use one process, or data.streaming=false."
+        )
+
+
+def check_lora(config: RunConfig, args: TrainingArguments) -> None:
+    """Raises UserError where `model.lora` lacks its package, would not be trained, or would be published unmerged."""
+    if config.model.lora is None:
+        return
+    if find_spec("peft") is None:
+        raise UserError("model.lora needs a further package (peft): pip install 'hfseg[peft]'.")
+    if args.gradient_checkpointing and (args.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
+        raise UserError(
+            "train.gradient_checkpointing_kwargs: with use_reentrant=true no gradient reaches the updates of "
+            "model.lora. Leave it out."
+        )
+    if args.push_to_hub and args.hub_strategy != HubStrategy.END:
+        raise UserError(
+            f"train.hub_strategy={args.hub_strategy.value} sends checkpoints, in which the updates of model.lora are "
+            "not merged. Set train.hub_strategy=end."
         )
 
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,13 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from hfseg.data import StreamingTrainSet, TrainSet
 from hfseg.errors import UserError
-from hfseg.models import HfsegFCNForSemanticSegmentation, HfsegSegformerForSemanticSegmentation, reload
+from hfseg.models import (
+    HfsegFCNForSemanticSegmentation,
+    HfsegSegformerForSemanticSegmentation,
+    has_lora,
+    reload,
+    saved_by_own_names,
+)
 from hfseg.training.callbacks import TrainingStateCallback
 from hfseg.training.checkpoints import PARTIAL, commit, make_partial, written_or_nothing
 from hfseg.training.ema import EMA_FILE, WeightAverage
@@ -90,8 +97,13 @@ class ResumableTrainer(SearchingTrainer):
     def _has_other_names_on_disk(self) -> bool:
         """Whether weights may have to be translated, as `from_pretrained` does and the stock Trainer does not."""
         own = isinstance(self.model, HfsegSegformerForSemanticSegmentation | HfsegFCNForSemanticSegmentation)
-        is_of_transformers = isinstance(self.model, PreTrainedModel) and not own
+        is_of_transformers = isinstance(self.model, PreTrainedModel) and not own and not has_lora(self.model)
         return is_of_transformers and not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """The stock method; LoRA's layers are written by their own names, which transformers cannot translate."""
+        with saved_by_own_names(self.model) if has_lora(self.model) else nullcontext():
+            super()._save(output_dir, state_dict)
 
     def _get_output_dir(self, trial: Any) -> str:
         return super()._get_output_dir(trial) if self._writing_to is None else str(self._writing_to)
