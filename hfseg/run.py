@@ -44,7 +44,7 @@ def run(config: RunConfig, resume: bool = False, eval_only: bool = False) -> dic
     args = preflight(config, resume, eval_only)
     with writing_run(config.output_dir) if args.process_index == 0 else nullcontext():
         if resume and (missing := missing_pages(config.output_dir)):
-            return complete(config, args, missing)
+            return finish_pages(config, args, missing)
         checkpoint = check_start(config, args, resume, eval_only)
         set_seed(config.seed)
         data, labels = load_dataset(config.data)
@@ -175,7 +175,7 @@ def write_results(
         push_run(run_dir, config.hub)
 
 
-def complete(config: RunConfig, args: TrainingArguments, missing: Sequence[str]) -> dict[str, Any]:
+def finish_pages(config: RunConfig, args: TrainingArguments, missing: Sequence[str]) -> dict[str, Any]:
     """Makes what a run lacks that was stopped after its scores were written; trains and scores nothing.
 
     Args:

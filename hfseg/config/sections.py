@@ -72,7 +72,7 @@ class ModelConfig(Section):
     @classmethod
     def _default_size(cls, tree: Any) -> Any:
         kind = tree.get("type", "segformer") if isinstance(tree, dict) else None
-        return {"size": DEFAULT_SIZES[kind]} | tree if kind in ("segformer", "fcn") else tree
+        return {"size": DEFAULT_SIZES[kind]} | tree if kind in DEFAULT_SIZES else tree
 
 
 class LossConfig(Section):

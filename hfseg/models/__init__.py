@@ -17,7 +17,7 @@ from hfseg.models.segformer.configuration_segformer import SIZES, HfsegSegformer
 from hfseg.models.segformer.modeling_segformer import HfsegSegformerForSemanticSegmentation, HfsegSegformerModel
 from hfseg.models.segformer.speed_up import speed_up
 from hfseg.models.weight_files import weight_files
-from hfseg.models.windows import Rows, Whole, augmented_inputs, forward_logits, logit_bands, score_image
+from hfseg.models.windows import Rows, Whole, augmented_scores, forward_logits, logit_bands, score_image
 
 __all__ = [
     "FCN_SIZES",
@@ -32,7 +32,7 @@ __all__ = [
     "Rows",
     "SegmentationLoss",
     "Whole",
-    "augmented_inputs",
+    "augmented_scores",
     "class_logits",
     "dry_run",
     "encoder_name",

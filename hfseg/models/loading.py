@@ -66,16 +66,16 @@ def _auto(config: ModelConfig, labels: LabelSet, source: str | None) -> tuple[Pr
 
 
 def _own(config: ModelConfig, labels: LabelSet, source: str | None) -> tuple[PreTrainedModel, str | None]:
-    build = _segformer if config.type == "segformer" else _fcn
+    build = {"segformer": _segformer, "fcn": _fcn}[config.type]
     model, state = build(config.size, labels, source)
     if state is None:
         return model, None
-    verdict = fill(model, state, str(source))
+    verdict = load_weights(model, state, str(source))
     check_finite(model, f"model.init={shown(source)}")
     return model, verdict
 
 
-def fill(model: PreTrainedModel, state: State, source: str) -> str:
+def load_weights(model: PreTrainedModel, state: State, source: str) -> str:
     """Copies tensors into a model: all of them, all but the classifier, or the encoder alone.
 
     Args:

@@ -8,7 +8,7 @@ from hfseg.training.arguments import (
     training_arguments,
 )
 from hfseg.training.callbacks import HistoryCallback, ScheduledUnfreezing, early_stopping
-from hfseg.training.checkpoints import checkpoints, damage, last_whole_checkpoint
+from hfseg.training.checkpoints import checkpoints, find_damage, last_whole_checkpoint
 from hfseg.training.final_scores import FinalScores, evaluate
 from hfseg.training.trainer import SegTrainer
 
@@ -22,9 +22,9 @@ __all__ = [
     "check_streaming",
     "check_worker_memory",
     "checkpoints",
-    "damage",
     "early_stopping",
     "evaluate",
+    "find_damage",
     "last_whole_checkpoint",
     "training_arguments",
 ]

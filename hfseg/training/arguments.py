@@ -39,7 +39,7 @@ REFUSALS = (ValueError, TypeError, ImportError, KeyError, OSError, RuntimeError)
 
 
 @contextmanager
-def refused(setting: str) -> Iterator[None]:
+def as_user_error(setting: str) -> Iterator[None]:
     """Around a call that only fails for what a setting says.
 
     Raises:
@@ -71,7 +71,7 @@ def training_arguments(config: RunConfig) -> TrainingArguments:
         "hub_private_repo": config.hub.private,
         "hub_revision": config.hub.revision,
     }
-    with refused("`train:` (transformers.TrainingArguments)"):
+    with as_user_error("`train:` (transformers.TrainingArguments)"):
         return TrainingArguments(**(chosen | fixed))
 
 
@@ -114,7 +114,7 @@ def check_arguments(args: TrainingArguments, model: PreTrainedModel) -> None:
         if level not in LOG_LEVELS:
             raise UserError(f"train.{key}={level!r} is none of {', '.join(LOG_LEVELS)}.")
     for callback in get_reporting(args):
-        with refused(f"train.report_to={args.report_to}"):
+        with as_user_error(f"train.report_to={args.report_to}"):
             callback()
     if args.gradient_checkpointing and not model.supports_gradient_checkpointing:
         raise UserError(
@@ -151,7 +151,7 @@ def check_optimizer(args: TrainingArguments, model: PreTrainedModel) -> None:
     for number, option in enumerate(options if args.optim_args else ()):
         rest = ",".join(options[:number] + options[number + 1 :])
         others.append((f"train.optim_args={shown(args.optim_args)}: {shown(option)}", "optim_args", rest or None))
-    with refused(name):
+    with as_user_error(name):
         used = Trainer.get_optimizer_cls_and_kwargs(args, model)
         for setting, key, value in others:
             changed = copy(args)
@@ -173,7 +173,7 @@ def check_worker_memory(config: RunConfig, args: TrainingArguments) -> None:
 
 def get_reporting(args: TrainingArguments) -> list[type]:
     """The classes that `train.report_to` names; raises UserError for a name that transformers does not know."""
-    with refused(f"train.report_to={args.report_to}"):
+    with as_user_error(f"train.report_to={args.report_to}"):
         return get_reporting_integration_callbacks(args.report_to)
 
 
@@ -182,7 +182,7 @@ def check_compilation(args: TrainingArguments) -> None:
     if not args.torch_compile:
         return
     name, mode = args.torch_compile_backend, args.torch_compile_mode
-    with refused(f"train.torch_compile_backend={name}, train.torch_compile_mode={mode}"):
+    with as_user_error(f"train.torch_compile_backend={name}, train.torch_compile_mode={mode}"):
         torch.compile(torch.nn.Identity(), backend=DynamoBackend(name.upper()).value.lower(), mode=mode)
 
 

@@ -25,7 +25,10 @@ class Training(Protocol):
 
 
 class TrainingStateCallback(TrainerCallback):
-    """Tells the trainer itself, for which stock has no other place. Stops at once where nothing is left to train."""
+    """Calls the trainer's own methods at the events that `Trainer` has for callbacks only.
+
+    A training of which nothing is left stops at once.
+    """
 
     def __init__(self, trainer: Training) -> None:
         self.trainer = trainer

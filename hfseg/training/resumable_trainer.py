@@ -76,7 +76,7 @@ class ResumableTrainer(SearchingTrainer):
             self.remove_callback(callback)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing, where the checkpoint was the training's last: stock trains one step more."""
+        """The stock method, but no step is made after the last one, from which stock would train one more."""
         if not self.control.should_training_stop:
             super()._run_epoch(*args, **kwargs)
 

@@ -16,7 +16,7 @@ from hfseg.errors import UserError
 from hfseg.labels import LabelSet
 from hfseg.metrics import SegMetrics, compute_from_confusion
 from hfseg.models import PLAIN, class_logits, segmentation_loss
-from hfseg.training.arguments import check_schedule, refused
+from hfseg.training.arguments import as_user_error, check_schedule
 from hfseg.training.classes import check_classes, is_segmentation_model, labels_of
 from hfseg.training.optimizer import parameter_groups
 from hfseg.training.resumable_trainer import DIVERGED_REMEDY
@@ -107,7 +107,7 @@ class SegTrainer(ScoringTrainer):
             self._set_up_segmentation(labels, data_collator)
 
     def _set_up_segmentation(self, labels: LabelSet | None, data_collator: Any) -> None:
-        """What makes this more than the stock Trainer."""
+        """Sets the classes, the loss, the collator and the metrics of a semantic segmentation."""
         self.labels = labels or labels_of(self.model, data_collator, self.compute_metrics)
         self._train_confusion = torch.zeros(self.labels.num_labels, self.labels.num_labels, dtype=torch.int64)
         if self.compute_loss_func is None:
@@ -156,7 +156,7 @@ class SegTrainer(ScoringTrainer):
     def _get_collator_with_removed_columns(
         self, data_collator: Callable[..., Any], description: str | None = None
     ) -> Callable[..., Any]:
-        """A `SegCollator` takes of a sample what it needs, also what the model's `forward` has no word for."""
+        """A `SegCollator` takes of a sample what it needs, also what is no argument of the model's `forward`."""
         if isinstance(data_collator, SegCollator):
             return data_collator
         return super()._get_collator_with_removed_columns(data_collator, description)
@@ -218,7 +218,7 @@ class SegTrainer(ScoringTrainer):
         if self.optimizer is not None or (self.head_lr_factor is None and self.layer_decay is None):
             return super().create_optimizer(model)
         groups = parameter_groups(self.model, self.args, self.head_lr_factor or 1.0, self.layer_decay)
-        with refused(f"train.optim={self.args.optim.value}, with its train.optim_args, adam_* and rates,"):
+        with as_user_error(f"train.optim={self.args.optim.value}, with its train.optim_args, adam_* and rates,"):
             chosen = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(self.args, self.model)
             optimizer_class, arguments = chosen
             self.optimizer = optimizer_class(groups, **arguments)
@@ -229,7 +229,7 @@ class SegTrainer(ScoringTrainer):
         if self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
         chosen = f"train.lr_scheduler_type={self.args.lr_scheduler_type.value}"
-        with refused(f"{chosen} with train.lr_scheduler_kwargs={self.args.lr_scheduler_kwargs}"):
+        with as_user_error(f"{chosen} with train.lr_scheduler_kwargs={self.args.lr_scheduler_kwargs}"):
             scheduler = super().create_scheduler(num_training_steps, optimizer)
             check_schedule(scheduler, num_training_steps)
         return scheduler

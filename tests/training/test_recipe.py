@@ -16,7 +16,7 @@ from hfseg import HfsegFCNConfig, HfsegFCNForSemanticSegmentation, LabelSet, Seg
 from hfseg.config import ModelConfig
 from hfseg.config.sections import FreezeStages
 from hfseg.models import HfsegSegformerForSemanticSegmentation, freeze_encoder
-from hfseg.training import ScheduledUnfreezing, damage
+from hfseg.training import ScheduledUnfreezing, find_damage
 from hfseg.training.callbacks import EarlyStopping
 from hfseg.training.optimizer import encoder_layers, parameter_groups
 from hfseg.training.sync_batch_norm import synchronise_batch_norms
@@ -48,7 +48,7 @@ def test_a_diverged_loss_stops_at_once(tmp_path: Path, labels: LabelSet) -> None
     assert len(steps) == 5
     assert all(name in str(error.value) for name in steps[-1])
     assert sorted(path.name for path in tmp_path.glob("checkpoint*")) == ["checkpoint-2", "checkpoint-4"]
-    assert damage(tmp_path / "checkpoint-4") is None
+    assert find_damage(tmp_path / "checkpoint-4") is None
     assert all(tensor.isfinite().all() for tensor in load_file(tmp_path / "checkpoint-4/model.safetensors").values())
 
 
