@@ -17,7 +17,7 @@ from hfseg.errors import UserError
 from hfseg.files import complete_folder, remove, write_json
 from hfseg.labels import LabelSet
 from hfseg.metrics import SegMetrics, unscored
-from hfseg.models import load_model, load_processor, store_temperature
+from hfseg.models import load_model, load_processor, merge_lora, store_temperature
 from hfseg.publishing import EXAMPLES, discard_results, missing_pages, push_run, write_pages
 from hfseg.reporting import keep_examples, print_table
 from hfseg.runs import Provenance, peak_memory_mb, write_counts, writing_run
@@ -44,7 +44,7 @@ def run(config: RunConfig, resume: bool = False, eval_only: bool = False) -> dic
     args = preflight(config, resume, eval_only)
     with writing_run(config.output_dir) if args.process_index == 0 else nullcontext():
         if resume and (missing := missing_pages(config.output_dir)):
-            return complete(config, args, missing)
+            return finish_pages(config, args, missing)
         checkpoint = check_start(config, args, resume, eval_only)
         set_seed(config.seed)
         data, labels = load_dataset(config.data)
@@ -122,6 +122,9 @@ def train(trainer: SegTrainer, config: RunConfig, data: datasets.DatasetDict, ch
     provenance.best_step = trainer.state.best_global_step
     provenance.num_trained = sum(each.numel() for each in trainer.model.parameters() if each.requires_grad)
     provenance.peak_memory_mb = peak_memory_mb()
+    if config.model.lora is not None:
+        merge_lora(trainer.model)
+        provenance.num_parameters = trainer.model.num_parameters()
     if trainer.is_world_process_zero():
         write_json(config.output_dir / "provenance.json", provenance.model_dump())
         save_model(trainer, config.output_dir / "model")
@@ -172,7 +175,7 @@ def write_results(
         push_run(run_dir, config.hub)
 
 
-def complete(config: RunConfig, args: TrainingArguments, missing: Sequence[str]) -> dict[str, Any]:
+def finish_pages(config: RunConfig, args: TrainingArguments, missing: Sequence[str]) -> dict[str, Any]:
     """Makes what a run lacks that was stopped after its scores were written; trains and scores nothing.
 
     Args:

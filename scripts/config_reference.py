@@ -64,10 +64,10 @@ def key_table(section: Schema, schema: Schema, prefix: str) -> str:
 
 
 def key_rows(section: Schema, schema: Schema, prefix: str) -> Iterator[tuple[str, ...]]:
-    """One row for each key of a section, and of the sections in it."""
+    """One row for each key of a section, and of the sections in it whose keys all have defaults."""
     for name, field in section["properties"].items():
         inner = section_of(field, schema)
-        if inner is not None:
+        if inner is not None and "required" not in inner:
             yield from key_rows(inner, schema, f"{prefix}{name}.")
             continue
         default = "required" if name in section.get("required", ()) else f"`{plain_yaml(field['default'])}`"
@@ -83,9 +83,8 @@ def type_words(field: Schema, schema: Schema) -> str:
         return " or ".join(type_words(kind, schema) for kind in field["anyOf"])
     if "$ref" in field:
         inner = resolved(field, schema)["properties"]
-        return (
-            f"`{{{', '.join(inner)}: ...}}` with {' and '.join(type_words(kind, schema) for kind in inner.values())}"
-        )
+        keys = ", ".join(f"{key}: ..." for key in inner)
+        return f"`{{{keys}}}` with {' and '.join(type_words(kind, schema) for kind in inner.values())}"
     if "enum" in field or "const" in field:
         return " or ".join(f"`{value}`" for value in field.get("enum", [field.get("const")]))
     if "prefixItems" in field:

@@ -86,6 +86,7 @@ RESUME_SETTINGS = {
               "eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 3, "save_steps": 3,
               "learning_rate": 1e-3, "warmup_steps": 2},
 }  # fmt: skip
+OURS = ("head_lr_factor", "layer_decay", "ema", "model_init")  # arguments of SegTrainer itself
 TIMES = ("runtime", "per_second", "seconds")
 Masks = list[np.ndarray]
 VOID_TAGS = {"meta", "link", "img", "br", "use", "path"}  # of which the parser sees no end
@@ -252,9 +253,9 @@ def make_trainer(
         "batch_eval_metrics": True, "per_device_train_batch_size": 4, "per_device_eval_batch_size": 4,
         "logging_steps": 2, "max_steps": 4, "dataloader_pin_memory": False,
     }  # fmt: skip
-    ours = {key: arguments.pop(key) for key in ("head_lr_factor", "layer_decay", "ema") if key in arguments}
+    ours = {key: arguments.pop(key) for key in OURS if key in arguments}
     return kind(
-        model=model or tiny_model(labels),
+        model=model or (None if "model_init" in ours else tiny_model(labels)),
         args=TrainingArguments(**(defaults | arguments)),
         labels=labels,
         train_dataset=TrainSet(data["train"], transform, seed=1),

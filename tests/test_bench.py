@@ -79,6 +79,7 @@ def test_train(tmp_path: Path, pets: Path) -> None:
     assert figure.stat().st_size > 5000
 
 
+@pytest.mark.slow
 def test_gpu_at_toy_size(tmp_path: Path) -> None:
     """Every section on a CPU, where there is no tf32, no CUDA graph and no memory of a GPU."""
     tables = bench(tmp_path, "gpu", "--tiny", "--minutes", "5")

@@ -18,6 +18,15 @@ class FreezeStages(Section):
     """How many, from the first; SegFormer and FCN have four."""
 
 
+class LoraConfig(Section):
+    """Low-rank updates W + alpha / r * B A of linear layers."""
+
+    r: int = Field(ge=1)
+    """Rank of the updates."""
+    alpha: float = Field(gt=0)
+    """How much they count, in multiples of `r`."""
+
+
 DEFAULT_SIZES = {"segformer": "b0", "fcn": "resnet50"}
 
 
@@ -34,6 +43,9 @@ class ModelConfig(Section):
     """Which part of the encoder is not trained: none, all of it, or its first stages."""
     unfreeze_at: int | None = Field(None, ge=1)
     """Optimizer step after which what is frozen is trained, too; null: never."""
+    lora: LoraConfig | None = None
+    """Train updates of rank r (LoRA) of the encoder's linear layers in place of its weights; they count `alpha / r`
+    times and are merged at the end."""
     trust_remote_code: bool = False
     """With `type: auto`, run the code that comes with the model; without it, none is ever run."""
 
@@ -45,6 +57,8 @@ class ModelConfig(Section):
             raise ValueError("`size` is for segformer and fcn: with `type: auto` the checkpoint says it")
         if self.trust_remote_code and self.type != "auto":
             raise ValueError("`trust_remote_code` is for `type: auto`: hfseg has the code of the others")
+        if self.lora is not None and self.freeze != "none":
+            raise ValueError("`lora` freezes the encoder's own weights: leave `freeze` out")
         if self.unfreeze_at is not None and self.freeze == "none":
             raise ValueError("`unfreeze_at` needs something that is frozen before it: set `freeze`")
         return self
@@ -58,7 +72,7 @@ class ModelConfig(Section):
     @classmethod
     def _default_size(cls, tree: Any) -> Any:
         kind = tree.get("type", "segformer") if isinstance(tree, dict) else None
-        return {"size": DEFAULT_SIZES[kind]} | tree if kind in ("segformer", "fcn") else tree
+        return {"size": DEFAULT_SIZES[kind]} | tree if kind in DEFAULT_SIZES else tree
 
 
 class LossConfig(Section):

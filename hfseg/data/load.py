@@ -78,7 +78,9 @@ def find_source(config: DataConfig, cache_dir: Path) -> Source:
     if config.name == "synthetic_cityscapes":
         root = draw_once(config, cache_dir, str(SYNTHETIC_CITYSCAPES_VERSION), draw_streets)
         return cityscapes_source(root, cache_dir)
-    return folder_source(config)
+    if config.name == "folder":
+        return folder_source(config)
+    raise NotImplementedError(f"find_source knows no files of data.name={config.name}")
 
 
 def draw_once(

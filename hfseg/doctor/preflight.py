@@ -12,7 +12,7 @@ from hfseg.hub import check_access
 from hfseg.labels import LabelSet
 from hfseg.metrics import SegMetrics, flat_metrics
 from hfseg.runs import check_output_dir, check_same_classes, check_same_run
-from hfseg.training import check_streaming, check_worker_memory, training_arguments
+from hfseg.training import check_lora, check_streaming, check_worker_memory, training_arguments
 
 
 def preflight(config: RunConfig, resume: bool, eval_only: bool) -> TrainingArguments:
@@ -28,6 +28,8 @@ def preflight(config: RunConfig, resume: bool, eval_only: bool) -> TrainingArgum
         raise UserError("This config has a `study`, which is several runs: hfseg.run_study runs it.")
     args = training_arguments(config)
     check_streaming(config, args)
+    if not eval_only:
+        check_lora(config, args)
     if not config.output_dir.exists():
         check_output_dir(config, resume, eval_only)  # nothing is made where there is nothing to go on from
     if config.hub.repo is not None and not eval_only and args.process_index == 0:

@@ -21,7 +21,8 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from hfseg.errors import UserError
 from hfseg.files import write_json, write_text, writing, written_whole
-from hfseg.models import inference_copy, load_trained, provenance_of
+from hfseg.labels import LabelSet
+from hfseg.models import class_logits, inference_copy, load_trained, provenance_of
 
 try:
     import onnx
@@ -84,7 +85,7 @@ class ExportForm(nn.Module):
         self.outputs = ["logits", "ids"] if with_ids else ["logits"]
 
     def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        logits = self.network(pixel_values=pixel_values)["logits"]
+        logits = class_logits(self.network(pixel_values=pixel_values))
         if len(self.outputs) == 1:
             return (logits,)
         large = F.interpolate(logits, size=pixel_values.shape[-2:], mode="bilinear", align_corners=False)
@@ -179,7 +180,7 @@ def metadata(model: PreTrainedModel, processor: BaseImageProcessor) -> dict[str,
     """What a program without Python needs to know to use the file, as JSON values."""
     settings = json.loads(processor.to_json_string())
     values = {
-        "names": [model.config.id2label[index] for index in range(model.config.num_labels)],
+        "names": LabelSet.of_config(model.config).names,
         "ignore_index": model.config.to_dict().get("semantic_loss_ignore_index"),
         "temperature": provenance_of(model.config).get("temperature"),
     } | {key: settings.get(key) for key in ("image_mean", "image_std", "rescale_factor", "do_resize", "size")}

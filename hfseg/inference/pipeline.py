@@ -23,11 +23,14 @@ from hfseg.data import as_rgb, open_image
 from hfseg.errors import UserError, shown
 from hfseg.inference.predict import read_image
 from hfseg.inference.predictor import Predictor, with_processor
+from hfseg.labels import LabelSet
 from hfseg.models import speed_up
 
 TIMEOUT = 30.0  # seconds for one image from the web
 # what __init__ and __call__ take besides the arguments of every pipeline
 OPTIONS = ("eval", "return_probabilities", "subtask", "timeout")
+# of stock, for models that find instances: it takes them for every model, and reads them for those only
+FOR_INSTANCES = ("threshold", "mask_threshold", "overlap_mask_area_threshold")
 
 
 class SegmentationPipeline(ImageSegmentationPipeline):
@@ -77,15 +80,17 @@ class SegmentationPipeline(ImageSegmentationPipeline):
             model = speed_up(model)
         super().__init__(model=model, image_processor=processor, **({"task": "image-segmentation"} | arguments))
         self.predictor = Predictor.of(model, processor, None)
+        self.names = LabelSet.of_config(model.config).names
 
     def _sanitize_parameters(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        unknown = sorted(options.keys() - set(OPTIONS))
+        unknown = sorted(options.keys() - {*OPTIONS, *FOR_INSTANCES})
         if unknown:
             raise UserError(
-                f"{shown(unknown[0])} is no option of SegmentationPipeline; there are {', '.join(OPTIONS)}."
+                f"{shown(unknown[0])} is no option of SegmentationPipeline; there are "
+                f"{', '.join((*OPTIONS, *FOR_INSTANCES))}."
             )
         if options.get("subtask") not in (None, "semantic"):
-            raise UserError(f"subtask={shown(options['subtask'])}: the model does semantic segmentation only.")
+            raise UserError(f"Subtask {options['subtask']} is not supported for model {type(self.model)}")  # as stock
         if not isinstance(options.get("eval"), EvalConfig | None):
             raise UserError(
                 f"eval={shown(options['eval'])} must be an hfseg.EvalConfig, such as EvalConfig(mode='whole')."
@@ -103,7 +108,9 @@ class SegmentationPipeline(ImageSegmentationPipeline):
             inputs: a PIL image, a path, an http(s) or data URL, a file's content as base64 text, or a uint8 array
                 (H, W, 3); or a list, a generator or a dataset of them.
             options: `eval` (an `EvalConfig`; by default one pass at the processor's size), `return_probabilities`,
-                `timeout` (seconds, 30 by default), and `batch_size` and `num_workers` as in every pipeline.
+                `timeout` (seconds, 30 by default), and `batch_size` and `num_workers` as in every pipeline. Stock's
+                `threshold`, `mask_threshold` and `overlap_mask_area_threshold` are taken, and change nothing: stock
+                reads them for models that find instances. `subtask` can be "semantic".
 
         Returns:
             A list of {"score", "label", "mask"} for one image, a list of such lists for a list.
@@ -135,7 +142,7 @@ class SegmentationPipeline(ImageSegmentationPipeline):
         parts = []
         for index in np.flatnonzero(found.num_pixels).tolist():
             mask = Image.fromarray((found.ids == index).astype(np.uint8) * 255)
-            part = {"score": float(found.confidences[index]), "label": self.model.config.id2label[index], "mask": mask}
+            part = {"score": float(found.confidences[index]), "label": self.names[index], "mask": mask}
             if found.probabilities is not None:
                 part["probability"] = found.probabilities[index]
             parts.append(part)

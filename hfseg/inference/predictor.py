@@ -16,7 +16,7 @@ from hfseg.errors import UserError
 from hfseg.models import (
     Rows,
     Whole,
-    augmented_inputs,
+    augmented_scores,
     forward_logits,
     inference_copy,
     load_trained,
@@ -121,7 +121,7 @@ class Predictor:
         """Puts a model into evaluation mode.
 
         Raises:
-            UserError: the temperature in its config is none. Class ids do not need it.
+            UserError: the temperature in its config is not a positive number. Class ids do not need it.
         """
         model.eval()
         temperature = temperature_of(model.config) if needs_temperature else 1.0
@@ -152,7 +152,7 @@ class Predictor:
         """
         try:
             for scores, image in zip(self._class_scores(images), images, strict=True):
-                yield summarise(logit_bands(scores, image.size), self.temperature, confidence, probabilities)
+                yield classify_bands(logit_bands(scores, image.size), self.temperature, confidence, probabilities)
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"The GPU's memory does not hold {len(images)} of these images at once. Lower the batch size, or "
@@ -165,7 +165,7 @@ class Predictor:
         if self.options.is_plain and len({each.shape for each in tensors}) == 1:
             yield from ([Whole(logits)] for logits in forward_logits(self.network, torch.cat(tensors)))
         else:
-            yield from (augmented_inputs(self.network, each, self.options) for each in pixels)
+            yield from (augmented_scores(self.network, each, self.options) for each in pixels)
 
     def _on_device(self, pixels: torch.Tensor | PixelRows) -> torch.Tensor | PixelRows:
         return pixels if isinstance(pixels, PixelRows) else pixels[None].to(self.network.device, self.network.dtype)
@@ -191,7 +191,7 @@ def with_processor(
     return model, processor or own_processor(model.name_or_path, model.name_or_path)
 
 
-def summarise(
+def classify_bands(
     logits: Iterable[torch.Tensor], temperature: float, confidence: bool = False, probabilities: bool = False
 ) -> Segmentation:
     """The classes of one image, from its logits in bands of rows (K, rows, W) from the top.

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from hfseg.config import EvalConfig, apply_override, explain, read_yaml, type_of
 from hfseg.data import cityscapes_labels, pet_labels
-from hfseg.errors import UserError, printable, shown
+from hfseg.errors import UserError, shown
 from hfseg.inference.predictor import Predictor
 from hfseg.labels import LabelSet
 from hfseg.models import load_trained, processor_beside, provenance_of, resolve, weight_files
@@ -102,8 +102,7 @@ def _digest(folder: Path) -> str:
 
 def labels_of(model: PreTrainedModel) -> LabelSet:
     """The classes of a model, in the colours that it was trained with, or that its data set is known by."""
-    names = [printable(str(model.config.id2label[index])) for index in range(model.config.num_labels)]
-    names = [name if names.count(name) == 1 else f"{name} ({index})" for index, name in enumerate(names)]
+    names = list(LabelSet.of_config(model.config).names)
     palette = provenance_of(model.config).get("palette")
     if palette is not None and len(palette) != len(names):
         raise UserError(

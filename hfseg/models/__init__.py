@@ -11,6 +11,7 @@ from hfseg.models.freezing import Frozen, encoder_name, freeze_encoder
 from hfseg.models.image_processors import load_processor, own_processor, processor_beside
 from hfseg.models.inference import inference_copy, provenance_of, store_temperature, temperature_of
 from hfseg.models.loading import FCN_SIZES, load_model
+from hfseg.models.lora import has_lora, merge_lora, saved_by_own_names
 from hfseg.models.loss import PLAIN, SegmentationLoss, segmentation_loss
 from hfseg.models.model_files import resolve
 from hfseg.models.outputs import class_logits
@@ -19,7 +20,7 @@ from hfseg.models.segformer.configuration_segformer import SIZES, HfsegSegformer
 from hfseg.models.segformer.modeling_segformer import HfsegSegformerForSemanticSegmentation, HfsegSegformerModel
 from hfseg.models.segformer.speed_up import speed_up
 from hfseg.models.weight_files import weight_files
-from hfseg.models.windows import Rows, Whole, augmented_inputs, forward_logits, logit_bands, score_image
+from hfseg.models.windows import Rows, Whole, augmented_scores, forward_logits, logit_bands, score_image
 
 __all__ = [
     "FCN_SIZES",
@@ -34,22 +35,25 @@ __all__ = [
     "Rows",
     "SegmentationLoss",
     "Whole",
-    "augmented_inputs",
+    "augmented_scores",
     "class_logits",
     "dry_run",
     "encoder_name",
     "forward_logits",
     "freeze_encoder",
+    "has_lora",
     "inference_copy",
     "load_model",
     "load_processor",
     "load_trained",
     "logit_bands",
+    "merge_lora",
     "own_processor",
     "processor_beside",
     "provenance_of",
     "reload",
     "resolve",
+    "saved_by_own_names",
     "score_image",
     "segmentation_loss",
     "speed_up",

@@ -21,6 +21,14 @@ def encoder_name(model: PreTrainedModel) -> str | None:
     return next((name for name in (model.base_model_prefix, "backbone") if name in parts), None)
 
 
+def encoder_of(model: PreTrainedModel, key: str) -> nn.Module:
+    """The encoder, see `encoder_name`; raises UserError where there is none that is known, with the config's `key`."""
+    name = encoder_name(model)
+    if name is None:
+        raise UserError(f"{key}: {type(model).__name__} does not say which part of it is the encoder.")
+    return model.get_submodule(name)
+
+
 def frozen_parts(model: PreTrainedModel, num_stages: int | None = None) -> list[nn.Module]:
     """The modules that are the encoder, or its first stages.
 
@@ -32,10 +40,7 @@ def frozen_parts(model: PreTrainedModel, num_stages: int | None = None) -> list[
         UserError: the model has fewer stages, or no encoder that is known.
     """
     if num_stages is None:
-        name = encoder_name(model)
-        if name is None:
-            raise UserError(f"model.freeze: {type(model).__name__} does not say which part of it is the encoder.")
-        return [model.get_submodule(name)]
+        return [encoder_of(model, "model.freeze")]
     if not isinstance(model, HfsegSegformerForSemanticSegmentation | HfsegFCNForSemanticSegmentation):
         raise UserError(
             f"model.freeze.stages={num_stages}: the stages of {type(model).__name__} are not known. "

@@ -16,6 +16,7 @@ from hfseg.models.auto_model import check_finite, check_growth, load_auto
 from hfseg.models.fcn.configuration_fcn import HfsegFCNConfig
 from hfseg.models.fcn.modeling_fcn import HfsegFCNForSemanticSegmentation
 from hfseg.models.freezing import Frozen, frozen_parts
+from hfseg.models.lora import add_lora
 from hfseg.models.model_files import ModelConfigSchema, loading, read_config_file, reason, resolve
 from hfseg.models.segformer.configuration_segformer import SIZES, HfsegSegformerConfig
 from hfseg.models.segformer.conversion import published_names
@@ -35,10 +36,10 @@ def load_model(
     """The model that `model:` describes, with its frozen parts frozen if they stay so (see `unfreeze_at`).
 
     Args:
-        config: type, size, `init` and `freeze`.
+        config: type, size, `init`, `freeze` and `lora`.
         labels: the classes of the task.
         source: overrides `config.init`.
-        exact: nothing of the model may be new.
+        exact: nothing of the model may be new, not even LoRA's updates.
 
     Raises:
         UserError: an unknown size, no weights at `init`, weights that are torn, or those of another architecture.
@@ -53,6 +54,8 @@ def load_model(
         parts = frozen_parts(model, config.num_frozen_stages)
         if config.unfreeze_at is None:
             Frozen(parts)
+    if config.lora is not None and not exact:
+        add_lora(model, config.lora.r, config.lora.alpha)
     return model
 
 
@@ -63,16 +66,16 @@ def _auto(config: ModelConfig, labels: LabelSet, source: str | None) -> tuple[Pr
 
 
 def _own(config: ModelConfig, labels: LabelSet, source: str | None) -> tuple[PreTrainedModel, str | None]:
-    build = _segformer if config.type == "segformer" else _fcn
+    build = {"segformer": _segformer, "fcn": _fcn}[config.type]
     model, state = build(config.size, labels, source)
     if state is None:
         return model, None
-    verdict = fill(model, state, str(source))
+    verdict = load_weights(model, state, str(source))
     check_finite(model, f"model.init={shown(source)}")
     return model, verdict
 
 
-def fill(model: PreTrainedModel, state: State, source: str) -> str:
+def load_weights(model: PreTrainedModel, state: State, source: str) -> str:
     """Copies tensors into a model: all of them, all but the classifier, or the encoder alone.
 
     Args:

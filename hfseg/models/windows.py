@@ -36,7 +36,7 @@ class Rows(Protocol):
         """Rows top..bottom-1 as (K, bottom - top, width), at least fp32."""
 
 
-def augmented_inputs(network: nn.Module, image: torch.Tensor | Rows, options: EvalConfig) -> list[Rows]:
+def augmented_scores(network: nn.Module, image: torch.Tensor | Rows, options: EvalConfig) -> list[Rows]:
     """The class scores of one image: one source of rows for each scale, and each once more for its mirror image.
 
     * `slide` is mmseg's `slide_inference`: windows of `crop` every `stride` pixels, the last ones moved back to the
@@ -75,7 +75,7 @@ def logit_bands(sources: Sequence[Rows], size: tuple[int, int]) -> Iterator[torc
     them: its softmax is that mean, its argmax the class, its cross-entropy that of the mean.
 
     Args:
-        sources: from `augmented_inputs`.
+        sources: from `augmented_scores`.
         size: height and width of the labels.
 
     Yields:
@@ -102,7 +102,7 @@ def score_image(
     """Cross-entropy and confusion counts of one image, without its scores ever being whole.
 
     Args:
-        sources: from `augmented_inputs`.
+        sources: from `augmented_scores`.
         labels: (H, W) at their native size.
         ignore_index: label of pixels that do not count.
         observe: as in `segmentation_loss`; it sees the merged scores.

@@ -35,7 +35,7 @@ FREE_KEYS = (
 # When a run is only scored again, also those that say how its weights came about, and what is scored besides.
 FREE_WHEN_SCORED = (
     *FREE_KEYS, "seed", "train", "loss", "optim", "transforms", "model.init", "model.freeze", "model.unfreeze_at",
-    "eval.boundary", "eval.calibration",
+    "model.lora", "eval.boundary", "eval.calibration",
 )  # fmt: skip
 
 PATIENCE = 6.0  # seconds; workers of a killed process hold its lock until they see that it is gone, within 5

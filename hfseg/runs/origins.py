@@ -1,4 +1,4 @@
-"""Where data and weights come from: names and licences. What no run file can know stands here, once."""
+"""Where data and weights come from: their names and licences, for the model card."""
 
 import re
 from dataclasses import dataclass
@@ -9,6 +9,16 @@ from hfseg.runs.private_paths import PICKLES, public_init
 
 
 @dataclass(frozen=True)
+class Licence:
+    """Of the weights; `name` and `link` are for the id `other` only."""
+
+    id: str  # of the Hub's list
+    reason: str  # a sentence for the reader
+    name: str | None = None
+    link: str | None = None
+
+
+@dataclass(frozen=True)
 class DataSet:
     """A data set as a card speaks of it."""
 
@@ -16,9 +26,16 @@ class DataSet:
     licence: str  # a sentence
     limits: str  # what a model trained on it should not be trusted with
     hub_id: str | None = None
+    weights: Licence | None = None  # trained on it, where its terms hold for them
     is_drawn: bool = False  # by hfseg, so that its pictures may be shown to anyone
 
 
+CITYSCAPES = Licence(
+    "other",
+    "The weights were trained on Cityscapes, whose terms allow non-commercial use only.",
+    "cityscapes-terms-of-use",
+    "https://www.cityscapes-dataset.com/license/",
+)
 OWN_LICENCE = "The data has a licence of its own, which hfseg does not know."
 OWN_LIMITS = "It knows the kind of pictures it was trained on; nothing is known of any other kind."
 DRAWN_LIMITS = "The training pictures are drawn by a program: this is a demonstration and no model for photographs."
@@ -33,6 +50,7 @@ DATA_SETS = {
         "Cityscapes (scored on the official val)",
         "The data, Cityscapes, is free for non-commercial use only, under its own terms.",
         "It knows daylight streets of German cities from behind a windscreen. It is not fit to steer anything.",
+        weights=CITYSCAPES,
     ),
     "folder": DataSet("own images and masks", OWN_LICENCE, OWN_LIMITS),
     "hub": DataSet("a data set of the Hub", OWN_LICENCE, OWN_LIMITS),
@@ -45,27 +63,11 @@ DATA_SETS = {
 }
 
 
-@dataclass(frozen=True)
-class Licence:
-    """Of the weights; `name` and `link` are for the id `other` only."""
-
-    id: str  # of the Hub's list
-    reason: str  # a sentence for the reader
-    name: str | None = None
-    link: str | None = None
-
-
 NVIDIA = Licence(
     "other",
     "The weights derive from NVIDIA's SegFormer weights, whose licence allows non-commercial use only.",
     "nvidia-source-code-license-for-segformer",
     "https://github.com/NVlabs/SegFormer/blob/master/LICENSE",
-)
-CITYSCAPES = Licence(
-    "other",
-    "The weights were trained on Cityscapes, whose terms allow non-commercial use only.",
-    "cityscapes-terms-of-use",
-    "https://www.cityscapes-dataset.com/license/",
 )
 
 
@@ -93,8 +95,8 @@ def licence_of_weights(config: RunConfig) -> Licence:
     init = config.model.init
     if is_nvidia(config):
         return NVIDIA
-    if config.data.name == "cityscapes":
-        return CITYSCAPES
+    if (of_the_data := DATA_SETS[config.data.name].weights) is not None:
+        return of_the_data
     if init is not None and not is_torchvision(init):
         return Licence("unknown", f"The weights derive from `{public_init(init)}`: its licence holds for them too.")
     if config.data.name in ("folder", "hub"):

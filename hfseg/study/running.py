@@ -24,7 +24,7 @@ from hfseg.run import run
 from hfseg.runs import PATIENCE, check_same_run, read_history
 from hfseg.study.plan import Job
 from hfseg.study.process import run_process
-from hfseg.training import checkpoints, damage
+from hfseg.training import checkpoints, find_damage
 
 RUNNING = "running.lock"  # held by the study; the run that it has started holds one of its own
 INIT = "init.sha256"  # in a run's folder: of the weights that it began from
@@ -146,7 +146,7 @@ def run_here(job: Job) -> None:
 def prepare(job: Job) -> bool:
     """Whether there is something to go on from, scores or a whole checkpoint; if not, removes torn checkpoints."""
     folders = checkpoints(job.folder)
-    if is_finished(job) or any(damage(folder) is None for folder in folders):
+    if is_finished(job) or any(find_damage(folder) is None for folder in folders):
         return True
     for folder in folders:
         shutil.rmtree(folder)

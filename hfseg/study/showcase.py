@@ -83,7 +83,7 @@ def section(study: Mapping[str, Any], home: Path) -> str:
     """
     head, rows = arm_table(study)
     places = [head.index(name) for name in SHOWN]
-    pictures = {"curves_steps": "Learning curves of all runs", "differences": "Differences"}
+    pictures = {"curves_steps": "Learning curves of all runs"}
     within = [each for each in study["differences"] if each["same_model"]]
     values = study_values(study) | {
         "link": f"{home.parent.name}/{home.name}",

@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import fields
+from importlib.util import find_spec
 
 import torch
 from accelerate.utils import DynamoBackend
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
+from transformers.trainer_utils import HubStrategy
 
 from hfseg.config import TRAIN_DEFAULTS, RunConfig
 from hfseg.data import check_shared_memory, num_cores
@@ -37,7 +39,7 @@ REFUSALS = (ValueError, TypeError, ImportError, KeyError, OSError, RuntimeError)
 
 
 @contextmanager
-def refused(setting: str) -> Iterator[None]:
+def as_user_error(setting: str) -> Iterator[None]:
     """Around a call that only fails for what a setting says.
 
     Raises:
@@ -69,7 +71,7 @@ def training_arguments(config: RunConfig) -> TrainingArguments:
         "hub_private_repo": config.hub.private,
         "hub_revision": config.hub.revision,
     }
-    with refused("`train:` (transformers.TrainingArguments)"):
+    with as_user_error("`train:` (transformers.TrainingArguments)"):
         return TrainingArguments(**(chosen | fixed))
 
 
@@ -84,6 +86,24 @@ def check_streaming(config: RunConfig, args: TrainingArguments) -> None:
         )
 
 
+def check_lora(config: RunConfig, args: TrainingArguments) -> None:
+    """Raises UserError where `model.lora` lacks its package, would not be trained, or would be published unmerged."""
+    if config.model.lora is None:
+        return
+    if find_spec("peft") is None:
+        raise UserError("model.lora needs a further package (peft): pip install 'hfseg[peft]'.")
+    if args.gradient_checkpointing and (args.gradient_checkpointing_kwargs or {}).get("use_reentrant"):
+        raise UserError(
+            "train.gradient_checkpointing_kwargs: with use_reentrant=true no gradient reaches the updates of "
+            "model.lora. Leave it out."
+        )
+    if args.push_to_hub and args.hub_strategy != HubStrategy.END:
+        raise UserError(
+            f"train.hub_strategy={args.hub_strategy.value} sends checkpoints, in which the updates of model.lora are "
+            "not merged. Set train.hub_strategy=end."
+        )
+
+
 def check_arguments(args: TrainingArguments, model: PreTrainedModel) -> None:
     """What the Trainer would stumble over, or pass over in silence.
 
@@ -94,7 +114,7 @@ def check_arguments(args: TrainingArguments, model: PreTrainedModel) -> None:
         if level not in LOG_LEVELS:
             raise UserError(f"train.{key}={level!r} is none of {', '.join(LOG_LEVELS)}.")
     for callback in get_reporting(args):
-        with refused(f"train.report_to={args.report_to}"):
+        with as_user_error(f"train.report_to={args.report_to}"):
             callback()
     if args.gradient_checkpointing and not model.supports_gradient_checkpointing:
         raise UserError(
@@ -131,7 +151,7 @@ def check_optimizer(args: TrainingArguments, model: PreTrainedModel) -> None:
     for number, option in enumerate(options if args.optim_args else ()):
         rest = ",".join(options[:number] + options[number + 1 :])
         others.append((f"train.optim_args={shown(args.optim_args)}: {shown(option)}", "optim_args", rest or None))
-    with refused(name):
+    with as_user_error(name):
         used = Trainer.get_optimizer_cls_and_kwargs(args, model)
         for setting, key, value in others:
             changed = copy(args)
@@ -153,7 +173,7 @@ def check_worker_memory(config: RunConfig, args: TrainingArguments) -> None:
 
 def get_reporting(args: TrainingArguments) -> list[type]:
     """The classes that `train.report_to` names; raises UserError for a name that transformers does not know."""
-    with refused(f"train.report_to={args.report_to}"):
+    with as_user_error(f"train.report_to={args.report_to}"):
         return get_reporting_integration_callbacks(args.report_to)
 
 
@@ -162,7 +182,7 @@ def check_compilation(args: TrainingArguments) -> None:
     if not args.torch_compile:
         return
     name, mode = args.torch_compile_backend, args.torch_compile_mode
-    with refused(f"train.torch_compile_backend={name}, train.torch_compile_mode={mode}"):
+    with as_user_error(f"train.torch_compile_backend={name}, train.torch_compile_mode={mode}"):
         torch.compile(torch.nn.Identity(), backend=DynamoBackend(name.upper()).value.lower(), mode=mode)
 
 

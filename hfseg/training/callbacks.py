@@ -25,7 +25,10 @@ class Training(Protocol):
 
 
 class TrainingStateCallback(TrainerCallback):
-    """Tells the trainer itself, for which stock has no other place. Stops at once where nothing is left to train."""
+    """Calls the trainer's own methods at the events that `Trainer` has for callbacks only.
+
+    A training of which nothing is left stops at once.
+    """
 
     def __init__(self, trainer: Training) -> None:
         self.trainer = trainer
@@ -67,13 +70,16 @@ def best_metric_is_undefined(args: TrainingArguments, metrics: Mapping[str, floa
 class EarlyStopping(EarlyStoppingCallback):
     """Stock's, which after a resume from the checkpoint at which it stopped would train on.
 
-    An evaluation whose metric is undefined does not count, neither for nor against.
+    An evaluation whose metric is undefined does not count, neither for nor against, nor do those of an earlier
+    training, such as the trial before.
     """
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         super().on_train_begin(args, state, control, **kwargs)
+        if state.global_step == 0:
+            self.early_stopping_patience_counter = 0
         if self.early_stopping_patience_counter >= self.early_stopping_patience:
             control.should_training_stop = True
 
@@ -133,6 +139,9 @@ class ScheduledUnfreezing(TrainerCallback):
                 "the parameters that have no gradient yet. Leave train.ddp_find_unused_parameters, "
                 "train.ddp_static_graph and train.gradient_checkpointing at their defaults."
             )
+        if self.frozen is not None:  # the training begins again, with a smaller batch
+            self.frozen.release()
+            self.frozen = None
         if state.global_step < step:
             self.frozen = freeze_encoder(kwargs["model"], self.config.num_frozen_stages)
 

@@ -32,7 +32,7 @@ def commit(partial: Path, folder: Path) -> None:
     os.replace(partial, folder)
 
 
-def damage(folder: Path) -> str | None:
+def find_damage(folder: Path) -> str | None:
     """What is wrong with a checkpoint, or None if every file is as it was written."""
     try:
         listing = json.loads((folder / FILES).read_text(encoding="utf-8"))
@@ -63,7 +63,7 @@ def last_whole_checkpoint(output_dir: Path) -> Path:
     """
     problems: list[str] = []
     for folder in checkpoints(output_dir):
-        problem = damage(folder)
+        problem = find_damage(folder)
         if problem is None:
             if problems:
                 logger.warning("Going on from %s: %s.", folder.name, "; ".join(problems))

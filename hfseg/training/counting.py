@@ -9,7 +9,7 @@ from torch import nn
 from hfseg.config import EvalConfig
 from hfseg.errors import UserError
 from hfseg.metrics import CalibrationCounter, boundary_areas, upsampled_class_ids
-from hfseg.models import SegmentationLoss, augmented_inputs, forward_logits, score_image, segmentation_loss
+from hfseg.models import SegmentationLoss, augmented_scores, forward_logits, score_image, segmentation_loss
 
 
 def count_images(
@@ -60,7 +60,7 @@ def count_images(
     else:
         each = images.split(1) if isinstance(images, torch.Tensor) else images
         scores = [
-            score_image(augmented_inputs(network, image, evaluation), label, ignore_index, counter)
+            score_image(augmented_scores(network, image, evaluation), label, ignore_index, counter)
             for image, label, counter in zip(each, labels, counters, strict=True)
         ]
     counts["confusion"] = [score.confusion for score in scores]

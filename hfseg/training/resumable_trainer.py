@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,17 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from hfseg.data import StreamingTrainSet, TrainSet
 from hfseg.errors import UserError
-from hfseg.models import HfsegFCNForSemanticSegmentation, HfsegSegformerForSemanticSegmentation, reload
+from hfseg.models import (
+    HfsegFCNForSemanticSegmentation,
+    HfsegSegformerForSemanticSegmentation,
+    has_lora,
+    reload,
+    saved_by_own_names,
+)
 from hfseg.training.callbacks import TrainingStateCallback
 from hfseg.training.checkpoints import PARTIAL, commit, make_partial, written_or_nothing
 from hfseg.training.ema import EMA_FILE, WeightAverage
-from hfseg.training.publishing_trainer import PublishingTrainer
+from hfseg.training.searching_trainer import SearchingTrainer
 
 DIVERGED_REMEDY = (
     "Lower train.learning_rate, raise train.warmup_steps or lower train.max_grad_norm, and start again under another "
@@ -28,7 +35,7 @@ DIVERGED_REMEDY = (
 logger = logging.getLogger(__name__)
 
 
-class ResumableTrainer(PublishingTrainer):
+class ResumableTrainer(SearchingTrainer):
     """The stock Trainer with checkpoints that hold all of a training's state, logs included.
 
     A checkpoint that does not fit the model entirely is an error; stock only warns.
@@ -69,7 +76,7 @@ class ResumableTrainer(PublishingTrainer):
             self.remove_callback(callback)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing, where the checkpoint was the training's last: stock trains one step more."""
+        """The stock method, but no step is made after the last one, from which stock would train one more."""
         if not self.control.should_training_stop:
             super()._run_epoch(*args, **kwargs)
 
@@ -90,8 +97,13 @@ class ResumableTrainer(PublishingTrainer):
     def _has_other_names_on_disk(self) -> bool:
         """Whether weights may have to be translated, as `from_pretrained` does and the stock Trainer does not."""
         own = isinstance(self.model, HfsegSegformerForSemanticSegmentation | HfsegFCNForSemanticSegmentation)
-        is_of_transformers = isinstance(self.model, PreTrainedModel) and not own
+        is_of_transformers = isinstance(self.model, PreTrainedModel) and not own and not has_lora(self.model)
         return is_of_transformers and not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """The stock method; LoRA's layers are written by their own names, which transformers cannot translate."""
+        with saved_by_own_names(self.model) if has_lora(self.model) else nullcontext():
+            super()._save(output_dir, state_dict)
 
     def _get_output_dir(self, trial: Any) -> str:
         return super()._get_output_dir(trial) if self._writing_to is None else str(self._writing_to)
@@ -151,16 +163,21 @@ class ResumableTrainer(PublishingTrainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         self._resumed_from = None if checkpoint is None else Path(checkpoint)
 
+    def _update_auto_batch_size(self, batch_size: int) -> None:
+        """The stock method of `auto_find_batch_size`, which says what has become of the batch."""
+        if batch_size < self._train_batch_size:
+            too_large, smaller = (size // max(self.args.n_gpu, 1) for size in (self._train_batch_size, batch_size))
+            logger.warning(
+                "Out of memory with per_device_train_batch_size=%d: the training begins again with %d.",
+                too_large, smaller,
+            )  # fmt: skip
+        super()._update_auto_batch_size(batch_size)
+
     def begin_training(self) -> None:
         """Called when stock has set everything to zero: restores what its checkpoint does not have."""
-        if self._train_batch_size != self.args.train_batch_size:  # of `auto_find_batch_size`
-            logger.warning(
-                "The memory is too small for per_device_train_batch_size=%d: the training begins again with "
-                "per_device_train_batch_size=%d.",
-                self.args.per_device_train_batch_size, self._train_batch_size // max(self.args.n_gpu, 1),
-            )  # fmt: skip
         self._train_confusion.zero_()
         self._began = time.monotonic()
+        self._undefined_is_said = False
         self._average = None if self.ema is None else WeightAverage(self.model, self.ema)
         folder, self._resumed_from = self._resumed_from, None
         if folder is None:

@@ -16,7 +16,7 @@ from hfseg.errors import UserError
 from hfseg.labels import LabelSet
 from hfseg.metrics import SegMetrics, compute_from_confusion
 from hfseg.models import PLAIN, class_logits, segmentation_loss
-from hfseg.training.arguments import check_schedule, refused
+from hfseg.training.arguments import as_user_error, check_schedule
 from hfseg.training.classes import check_classes, is_segmentation_model, labels_of
 from hfseg.training.optimizer import parameter_groups
 from hfseg.training.resumable_trainer import DIVERGED_REMEDY
@@ -72,6 +72,7 @@ class SegTrainer(ScoringTrainer):
 
     optimizer: torch.optim.Optimizer | None
     compute_loss_func: Callable[..., torch.Tensor] | None
+    _is_set_up = False  # for segmentation; stock makes the first model before
 
     def __init__(
         self,
@@ -106,7 +107,7 @@ class SegTrainer(ScoringTrainer):
             self._set_up_segmentation(labels, data_collator)
 
     def _set_up_segmentation(self, labels: LabelSet | None, data_collator: Any) -> None:
-        """What makes this more than the stock Trainer."""
+        """Sets the classes, the loss, the collator and the metrics of a semantic segmentation."""
         self.labels = labels or labels_of(self.model, data_collator, self.compute_metrics)
         self._train_confusion = torch.zeros(self.labels.num_labels, self.labels.num_labels, dtype=torch.int64)
         if self.compute_loss_func is None:
@@ -121,7 +122,6 @@ class SegTrainer(ScoringTrainer):
             self.compute_metrics, self._counts_by_default = SegMetrics(self.labels), True
         elif not isinstance(self.compute_metrics, SegMetrics) and self.evaluation != ONE_PASS:
             raise UserError("`evaluation` is how SegMetrics are counted: leave `evaluation` or `compute_metrics` out.")
-        check_classes(self.labels, self.model, self.data_collator, self.compute_metrics)
         if self.args.label_smoothing_factor:
             raise UserError(
                 f"label_smoothing_factor={self.args.label_smoothing_factor} is for texts. Leave it out, and give "
@@ -132,8 +132,20 @@ class SegTrainer(ScoringTrainer):
                 f"{self.args.n_gpu} GPUs are visible to one process, where Trainer would use DataParallel. Start one "
                 "process per GPU (`accelerate launch scripts/run_seg.py ...`) or choose one (CUDA_VISIBLE_DEVICES=0)."
             )
+        self._set_up_model(self.model)
+        self._is_set_up = True
+
+    def _set_up_model(self, model: nn.Module) -> None:
+        check_classes(self.labels, model, self.data_collator, self.compute_metrics)
         if self.args.world_size > 1 and self.args.device.type == "cuda":
-            synchronise_batch_norms(self.model)
+            synchronise_batch_norms(model)
+
+    def call_model_init(self, trial: Any = None) -> nn.Module:
+        """The stock method; every model that it makes is set up as the first one was."""
+        model = super().call_model_init(trial)
+        if self._is_set_up:
+            self._set_up_model(model)
+        return model
 
     def _prepare_inputs(self, inputs: Batch) -> Batch:
         """The stock method on what the model takes: bytes come to the device and are normalised there."""
@@ -144,7 +156,7 @@ class SegTrainer(ScoringTrainer):
     def _get_collator_with_removed_columns(
         self, data_collator: Callable[..., Any], description: str | None = None
     ) -> Callable[..., Any]:
-        """A `SegCollator` takes of a sample what it needs, also what the model's `forward` has no word for."""
+        """A `SegCollator` takes of a sample what it needs, also what is no argument of the model's `forward`."""
         if isinstance(data_collator, SegCollator):
             return data_collator
         return super()._get_collator_with_removed_columns(data_collator, description)
@@ -206,7 +218,7 @@ class SegTrainer(ScoringTrainer):
         if self.optimizer is not None or (self.head_lr_factor is None and self.layer_decay is None):
             return super().create_optimizer(model)
         groups = parameter_groups(self.model, self.args, self.head_lr_factor or 1.0, self.layer_decay)
-        with refused(f"train.optim={self.args.optim.value}, with its train.optim_args, adam_* and rates,"):
+        with as_user_error(f"train.optim={self.args.optim.value}, with its train.optim_args, adam_* and rates,"):
             chosen = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(self.args, self.model)
             optimizer_class, arguments = chosen
             self.optimizer = optimizer_class(groups, **arguments)
@@ -217,7 +229,7 @@ class SegTrainer(ScoringTrainer):
         if self.lr_scheduler is not None:
             return super().create_scheduler(num_training_steps, optimizer)
         chosen = f"train.lr_scheduler_type={self.args.lr_scheduler_type.value}"
-        with refused(f"{chosen} with train.lr_scheduler_kwargs={self.args.lr_scheduler_kwargs}"):
+        with as_user_error(f"{chosen} with train.lr_scheduler_kwargs={self.args.lr_scheduler_kwargs}"):
             scheduler = super().create_scheduler(num_training_steps, optimizer)
             check_schedule(scheduler, num_training_steps)
         return scheduler

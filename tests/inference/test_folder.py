@@ -30,7 +30,7 @@ from hfseg import EvalConfig, LabelSet, UserError, predict, predict_images
 from hfseg.data import cityscapes_labels
 from hfseg.inference.folder import print_shares
 from hfseg.inference.image_paths import find_images
-from hfseg.inference.predictor import summarise
+from hfseg.inference.predictor import classify_bands
 from hfseg.inference.run_predictor import labels_of
 from hfseg.labels import default_palette
 from hfseg.reporting import print_table
@@ -562,7 +562,7 @@ def test_brackets_in_names_are_shown(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_confidence_is_the_largest_probability() -> None:
     logits = 3 * torch.randn(5, 7, 11, dtype=torch.float64)
-    found = summarise([logits[:, :4], logits[:, 4:]], temperature=1.7, confidence=True)
+    found = classify_bands([logits[:, :4], logits[:, 4:]], temperature=1.7, confidence=True)
     assert np.array_equal(found.ids, logits.argmax(0))
     assert found.confidence == pytest.approx(float((logits / 1.7).softmax(0).amax(0).mean()), rel=1e-12)
 

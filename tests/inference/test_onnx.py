@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedModel, SegformerImageProcessor
 
-from hfseg import UserError
-from tests.builders import make_fcn, make_segformer
+from hfseg import LabelSet, UserError
+from tests.builders import make_fcn, make_segformer, opinionated_model
 from tests.conftest import REPOSITORY
 from tests.extras import needs
 
@@ -133,6 +133,23 @@ def test_the_file_says_how_to_use_it(exported: Path) -> None:
     assert {entry.domain: entry.version for entry in file.opset_import}[""] == export.OPSET
     axes = [axis.dim_param for axis in file.graph.input[0].type.tensor_type.shape.dim]
     assert axes == ["batch", "", "height", "width"]
+
+
+def test_one_output_is_exported_as_two_classes(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = opinionated_model(LabelSet(["pet"]))
+    model.save_pretrained(tmp_path / "model")
+    SegformerImageProcessor(size={"height": 64, "width": 80}).save_pretrained(tmp_path / "model")
+    export.export_onnx(str(tmp_path / "model"), tmp_path / "x.onnx", argmax=True)
+    said = {item.key: json.loads(item.value) for item in onnx.load(tmp_path / "x.onnx").metadata_props}
+    assert said["names"] == ["background", "pet"]
+    pixels = torch.randn(1, 3, 64, 80)
+    session = onnxruntime.InferenceSession(tmp_path / "x.onnx")
+    ids = session.run(["ids"], {"pixel_values": pixels.numpy()})[0][0]
+    with torch.no_grad():
+        logits = F.interpolate(model(pixels).logits, size=(64, 80), mode="bilinear")[0, 0]
+    assert 0 < ids.mean() < 1
+    assert np.mean((logits.sigmoid().numpy() > 0.5) == ids) > 0.999
 
 
 def damaged(exported: Path, target: Path) -> Path:

@@ -217,7 +217,11 @@ def test_what_is_wrong_is_named(folder: Path, tmp_path: Path, web: str) -> None:
         ("A" * 24_000, {}, r"'A+\.\.\. cannot be read"),
         ("=" * 24_001, {}, r"'=+\.\.\. is missing"),
         (pictures()[0], {"treshold": 0.5}, "'treshold' is no option"),
-        (pictures()[0], {"subtask": "panoptic"}, "semantic segmentation only"),
+        (
+            pictures()[0],
+            {"subtask": "panoptic"},
+            "Subtask panoptic is not supported for model .*Segmentation",
+        ),
         (pictures()[0], {"eval": "slide"}, "must be an hfseg.EvalConfig"),
     ]
     for source, options, message in cases:
@@ -235,6 +239,22 @@ def test_what_is_wrong_is_named(folder: Path, tmp_path: Path, web: str) -> None:
         pipeline("image-segmentation", model=str(bare), pipeline_class=SegmentationPipeline)
     with pytest.raises(UserError, match="pass its image `processor`"):
         SegmentationPipeline(make_segformer())
+
+
+def test_stocks_options_have_stocks_meaning(folder: Path) -> None:
+    """Its thresholds are for models that find instances: of semantic ones they change nothing."""
+    image, model = pictures()[0], load(folder)
+    stock = pipeline("image-segmentation", model=model, image_processor=PROCESSOR)
+    ours = SegmentationPipeline(model, PROCESSOR)
+    options = {"threshold": 0.99, "mask_threshold": 0.9, "overlap_mask_area_threshold": 0.9, "subtask": "semantic"}
+    for segment in (stock, ours):
+        plain, found = segment(image), segment(image, **options)
+        assert [part["label"] for part in found] == [part["label"] for part in plain]
+        assert np.array_equal(ids_of(found), ids_of(plain))
+        with pytest.raises(ValueError, match="panoptic"):
+            segment(image, subtask="panoptic")
+    made = SegmentationPipeline(model, PROCESSOR, threshold=0.99)
+    assert np.array_equal(ids_of(made(image)), ids_of(ours(image)))
 
 
 @pytest.mark.parametrize(

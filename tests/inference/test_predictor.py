@@ -1,14 +1,16 @@
 """What `predict`, `predict_images` and `SegmentationPipeline` promise alike: one Predictor is behind all three."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
-from transformers import PreTrainedModel, SegformerImageProcessor
+from transformers import PreTrainedModel, SegformerForSemanticSegmentation, SegformerImageProcessor
 
 from hfseg import LabelSet, SegmentationPipeline, UserError, predict, predict_images, push
 from tests.builders import opinionated_model, tiny_model
@@ -31,7 +33,7 @@ def by_pipeline(source: str, photo: Path, folder: Path) -> NDArray[np.integer]:
     parts = segment(str(photo))
     ids = np.zeros(parts[0]["mask"].size[::-1], dtype=np.int64)
     for part in parts:
-        ids[np.asarray(part["mask"]) > 0] = segment.model.config.label2id[part["label"]]
+        ids[np.asarray(part["mask"]) > 0] = segment.names.index(part["label"])
     return ids
 
 
@@ -86,3 +88,38 @@ def test_a_hub_id_is_a_source(
     push(small_runs["segformer"], "tester/pets")
     expected = door(str(small_runs["segformer"]), photo, tmp_path / "a")
     assert np.array_equal(door("tester/pets", photo, tmp_path / "b"), expected)
+
+
+@pytest.fixture
+def one_output(photo: Path, tmp_path: Path) -> str:
+    """A model with one output, which finds its class in a part of the photo."""
+    model = opinionated_model(LabelSet(["pet"]))
+    with torch.no_grad():
+        logits = model(**PROCESSOR(Image.open(photo), return_tensors="pt")).logits
+        model.decode_head.classifier.bias -= logits.median()
+    return saved(model, tmp_path / "model")
+
+
+@DOORS
+def test_one_output_is_a_class_and_everything_else(door: Door, photo: Path, tmp_path: Path, one_output: str) -> None:
+    """Stock trains it by a sigmoid for each pixel: the class is where that is above 0.5."""
+    stock = SegformerForSemanticSegmentation.from_pretrained(one_output).eval()
+    with torch.no_grad():
+        logits = stock(**PROCESSOR(Image.open(photo), return_tensors="pt")).logits
+    probability = F.interpolate(logits, size=(41, 57), mode="bilinear").sigmoid()[0, 0].numpy()
+    expected = probability > 0.5
+    assert 0.1 < expected.mean() < 0.9
+    assert np.array_equal(door(one_output, photo, tmp_path / "out"), expected)
+
+
+def test_one_output_has_two_names_and_probabilities(photo: Path, tmp_path: Path, one_output: str) -> None:
+    (ids,), (probabilities,) = predict(one_output, photo, return_probabilities=True)
+    assert probabilities.shape == (2, 41, 57)
+    assert np.array_equal(probabilities[1] > 0.5, ids == 1)
+    parts = SegmentationPipeline(one_output)(str(photo), return_probabilities=True)
+    assert [part["label"] for part in parts] == ["background", "pet"]
+    for index, part in enumerate(parts):
+        assert part["score"] == pytest.approx(probabilities[index][ids == index].mean(), abs=1e-6)
+    predict_images(photo, one_output, tmp_path / "out")
+    line = json.loads((tmp_path / "out" / "predictions.jsonl").read_text().splitlines()[0])
+    assert line["shares"] == {"background": pytest.approx((ids == 0).mean()), "pet": pytest.approx((ids == 1).mean())}

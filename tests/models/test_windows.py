@@ -11,7 +11,7 @@ from torch import nn
 
 from hfseg import HfsegSegformerConfig, HfsegSegformerForSemanticSegmentation, LabelSet, UserError
 from hfseg.config import EvalConfig
-from hfseg.models import augmented_inputs, logit_bands, score_image
+from hfseg.models import augmented_scores, logit_bands, score_image
 from hfseg.models.windows import window_starts
 from tests.builders import tiny_model
 from tests.conftest import REPOSITORY
@@ -55,7 +55,7 @@ def mmseg_slide(network: nn.Module, image: torch.Tensor, crop: int, stride: int)
 
 
 def strips(network: nn.Module, image: torch.Tensor, size: tuple[int, int], options: EvalConfig) -> torch.Tensor:
-    parts = list(logit_bands(augmented_inputs(network, image, options), size))
+    parts = list(logit_bands(augmented_scores(network, image, options), size))
     assert len(parts) > 2
     return torch.cat(parts, dim=1)[None]
 
@@ -106,7 +106,7 @@ def test_scales_and_flip_average_probabilities(network: nn.Module, mode: str) ->
 def test_scores_are_those_of_the_whole_map(network: nn.Module) -> None:
     image, labels = torch.randn(1, 3, 75, 110, dtype=torch.float64), torch.randint(0, 3, (75, 110))
     labels[10:30, 40:] = 255
-    score = score_image(augmented_inputs(network, image, EvalConfig(mode="slide", crop=48, stride=30)), labels, 255)
+    score = score_image(augmented_scores(network, image, EvalConfig(mode="slide", crop=48, stride=30)), labels, 255)
     logits = mmseg_slide(network, image, 48, 30)
     expected = F.cross_entropy(logits, labels[None], ignore_index=255, reduction="sum")
     torch.testing.assert_close(score.total, expected)
@@ -132,7 +132,7 @@ class OnlySquares(nn.Module):
 
 def test_a_size_that_the_model_refuses_is_said() -> None:
     with pytest.raises(UserError, match=r"40 x 60 pixels.*eval\.crop"):
-        augmented_inputs(OnlySquares(), torch.zeros(1, 3, 40, 60), EvalConfig(mode="whole"))
+        augmented_scores(OnlySquares(), torch.zeros(1, 3, 40, 60), EvalConfig(mode="whole"))
 
 
 @pytest.mark.parametrize("options", [EvalConfig(mode="whole"), EvalConfig(mode="slide", crop=64, stride=32)])
@@ -140,7 +140,7 @@ def test_an_image_that_is_too_small_is_said(options: EvalConfig) -> None:
     model = HfsegSegformerForSemanticSegmentation(HfsegSegformerConfig(num_labels=3)).eval()
     image, labels = torch.zeros(1, 3, 16, 40), torch.zeros(16, 40, dtype=torch.int64)
     with torch.no_grad(), pytest.raises(UserError, match=r"does not take images of 16 x 40 pixels.*eval\.mode=resize"):
-        score_image(augmented_inputs(model, image, options), labels, 255)
+        score_image(augmented_scores(model, image, options), labels, 255)
 
 
 MEASURE = """
@@ -148,12 +148,12 @@ import torch
 from transformers import SegformerConfig
 from hfseg import HfsegSegformerConfig, HfsegSegformerForSemanticSegmentation
 from hfseg.config import EvalConfig
-from hfseg.models.windows import score_image, augmented_inputs
+from hfseg.models.windows import score_image, augmented_scores
 torch.manual_seed(0)
 model = HfsegSegformerForSemanticSegmentation(HfsegSegformerConfig(num_labels=19)).eval()
 image, labels = torch.randn(1, 3, 3648, 5472), torch.randint(0, 19, (3648, 5472))
 with torch.no_grad():
-    score = score_image(augmented_inputs(model, image, EvalConfig(mode="slide", crop=1024, stride=768)), labels, 255)
+    score = score_image(augmented_scores(model, image, EvalConfig(mode="slide", crop=1024, stride=768)), labels, 255)
 assert int(score.confusion.sum()) == 3648 * 5472
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """

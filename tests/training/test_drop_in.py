@@ -1,6 +1,8 @@
 """A script for `transformers.Trainer` whose one word is changed: same data, same parts, same numbers."""
 
+import re
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,17 @@ from transformers import (
 
 from hfseg import LabelSet, SegMetrics, SegTrainer, UserError
 from hfseg.config import EvalConfig, LossConfig
+from tests.builders import TIMES
 
 NAMES = ("sky", "road", "car")
 Sample = dict[str, Any]
 
 
-def stock_model(num_labels: int = 3, **changes: Any) -> SegformerForSemanticSegmentation:
+def stock_model(
+    num_labels: int = 3,
+    kind: type[SegformerForSemanticSegmentation] = SegformerForSemanticSegmentation,
+    **changes: Any,
+) -> SegformerForSemanticSegmentation:
     """SegFormer of transformers in float64, without randomness in its forward pass."""
     torch.manual_seed(1)
     names = NAMES[:num_labels]
@@ -37,7 +44,7 @@ def stock_model(num_labels: int = 3, **changes: Any) -> SegformerForSemanticSegm
         depths=[1] * 4, hidden_sizes=[8] * 4, num_attention_heads=[1] * 4, decoder_hidden_size=8,
         drop_path_rate=0.0, classifier_dropout_prob=0.0, **changes,
     )  # fmt: skip
-    return SegformerForSemanticSegmentation(config).double()
+    return kind(config).double()
 
 
 def samples(count: int = 8, num_classes: int = 3, kind: type = torch.Tensor) -> list[Sample]:
@@ -64,6 +71,12 @@ def arguments(folder: Path, **changes: Any) -> TrainingArguments:
 
 def losses(trainer: Trainer) -> list[float]:
     return [line["loss"] for line in trainer.state.log_history if "loss" in line]
+
+
+def log_of(trainer: Trainer) -> list[dict[str, Any]]:
+    """Without the times, and the operations, of which stock counts those of a failed training too."""
+    left_out = (*TIMES, "total_flos")
+    return [{k: v for k, v in line.items() if not k.endswith(left_out)} for line in trainer.state.log_history]
 
 
 def parameters(trainer: Trainer) -> torch.Tensor:
@@ -342,16 +355,78 @@ def test_columns_that_were_removed_are_explained(tmp_path: Path) -> None:
         trainer.train()
 
 
-def test_out_of_memory_halves_the_batch_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    class Small(PerPixel):
-        def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
-            if len(pixel_values) > 2:
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8 GB.")
-            return super().forward(pixel_values)
+class TooLarge(SegformerForSemanticSegmentation):
+    """Has memory for so many batches of more than two images, and from then on for no more than two."""
 
-    args = arguments(tmp_path, auto_find_batch_size=True, per_device_train_batch_size=8)
-    trainer = SegTrainer(Small(3).double(), args, train_dataset=samples(), labels=LabelSet(NAMES))
-    trainer.train()
-    assert trainer.state.train_batch_size in (1, 2)
-    assert f"per_device_train_batch_size={trainer.state.train_batch_size}" in caplog.text
-    assert trainer.state.global_step == 3
+    num_fitting = 0
+    weights_at_failure: dict[str, torch.Tensor] | None = None
+
+    def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None) -> Any:
+        if len(pixel_values) > 2:
+            if self.num_fitting == 0:
+                self.weights_at_failure = {name: value.clone() for name, value in self.state_dict().items()}
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8 GB.")
+            self.num_fitting -= 1
+        return super().forward(pixel_values, labels)
+
+
+def test_out_of_memory_makes_the_batch_smaller_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """By stock's steps; what comes out is what a training with that batch gives."""
+    args = arguments(tmp_path, auto_find_batch_size=True, per_device_train_batch_size=4)
+    trained = []
+    for kind in (Trainer, SegTrainer):
+        trainer = kind(stock_model(kind=TooLarge), args, train_dataset=samples())
+        trainer.train()
+        trained.append(trainer)
+    stock, ours = trained
+    assert ours.state.train_batch_size == stock.state.train_batch_size == 2
+    assert losses(ours) == pytest.approx(losses(stock), rel=1e-6)
+    assert (parameters(ours) - parameters(stock)).abs().max() < 1e-10
+    said = re.findall(r"with per_device_train_batch_size=(\d+): the training begins again with (\d+)\.", caplog.text)
+    assert (said[0][0], said[-1][1]) == ("4", "2")
+    assert all(before[1] == after[0] for before, after in pairwise(said))
+    alone = SegTrainer(stock_model(), arguments(tmp_path), train_dataset=samples())
+    alone.train()
+    assert torch.equal(parameters(ours), parameters(alone))
+    assert log_of(ours) == log_of(alone)
+
+
+def test_after_out_of_memory_everything_is_counted_from_zero(tmp_path: Path) -> None:
+    """The weights stay, as under stock; the log and the average of the weights (EMA) begin with them."""
+    changes = {"optim": "sgd", "logging_steps": 2}
+    args = arguments(tmp_path, auto_find_batch_size=True, per_device_train_batch_size=4, **changes)
+    trained = []
+    for kind, more in ((Trainer, {}), (SegTrainer, {}), (SegTrainer, {"ema": 0.9})):
+        model = stock_model(kind=TooLarge)
+        model.num_fitting = 1
+        trainer = kind(model, args, train_dataset=samples(), **more)
+        trainer.train()
+        trained.append(trainer)
+    stock, ours, averaged = trained
+    assert losses(ours) == pytest.approx(losses(stock), rel=1e-6)
+    assert (parameters(ours) - parameters(stock)).abs().max() < 1e-10
+    for trainer, more in ((ours, {}), (averaged, {"ema": 0.9})):
+        model = stock_model()
+        assert not torch.equal(trainer.model.weights_at_failure["decode_head.classifier.bias"],
+                               model.decode_head.classifier.bias)  # fmt: skip
+        model.load_state_dict(trainer.model.weights_at_failure)
+        alone = SegTrainer(model, arguments(tmp_path, **changes), train_dataset=samples(), **more)
+        alone.train()
+        assert torch.equal(parameters(trainer), parameters(alone))
+        assert log_of(trainer) == log_of(alone)
+
+
+def test_a_model_that_the_trainer_makes(tmp_path: Path) -> None:
+    """Anew in every training, as under stock."""
+    trained = []
+    for kind in (Trainer, SegTrainer):
+        trainer = kind(args=arguments(tmp_path), train_dataset=samples(), model_init=lambda: stock_model())
+        first = trainer.model
+        for _ in range(2):
+            trainer.train()
+            trained.append((losses(trainer), parameters(trainer)))
+        assert trainer.model is not first
+    for found, weights in trained[1:]:
+        assert found == pytest.approx(trained[0][0], rel=1e-6)
+        assert (weights - trained[0][1]).abs().max() < 1e-10
+    assert torch.equal(trained[2][1], trained[3][1])

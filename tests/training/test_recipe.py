@@ -15,8 +15,8 @@ from transformers import SegformerForSemanticSegmentation, Trainer, TrainerCallb
 from hfseg import HfsegFCNConfig, HfsegFCNForSemanticSegmentation, LabelSet, SegCollator, SegTrainer, UserError
 from hfseg.config import ModelConfig
 from hfseg.config.sections import FreezeStages
-from hfseg.models import freeze_encoder
-from hfseg.training import ScheduledUnfreezing, damage
+from hfseg.models import HfsegSegformerForSemanticSegmentation, freeze_encoder
+from hfseg.training import ScheduledUnfreezing, find_damage
 from hfseg.training.callbacks import EarlyStopping
 from hfseg.training.optimizer import encoder_layers, parameter_groups
 from hfseg.training.sync_batch_norm import synchronise_batch_norms
@@ -48,7 +48,7 @@ def test_a_diverged_loss_stops_at_once(tmp_path: Path, labels: LabelSet) -> None
     assert len(steps) == 5
     assert all(name in str(error.value) for name in steps[-1])
     assert sorted(path.name for path in tmp_path.glob("checkpoint*")) == ["checkpoint-2", "checkpoint-4"]
-    assert damage(tmp_path / "checkpoint-4") is None
+    assert find_damage(tmp_path / "checkpoint-4") is None
     assert all(tensor.isfinite().all() for tensor in load_file(tmp_path / "checkpoint-4/model.safetensors").values())
 
 
@@ -195,6 +195,29 @@ def test_unfreezing_at_a_step(tmp_path: Path, labels: LabelSet) -> None:
     assert groups.keys() == expected.keys() == {id(parameter) for parameter in model.parameters()}
     assert all(groups[key]["weight_decay"] == group["weight_decay"] for key, group in expected.items())
     assert all(groups[key]["initial_lr"] == group["lr"] for key, group in expected.items())
+
+
+class FitsInPairs(HfsegSegformerForSemanticSegmentation):
+    """Has no memory for more than two images."""
+
+    def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None) -> Any:
+        if len(pixel_values) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8 GB.")
+        return super().forward(pixel_values, labels)
+
+
+def test_unfreezing_in_a_training_that_begins_again(tmp_path: Path, labels: LabelSet) -> None:
+    model = FitsInPairs(tiny_model(labels).config)
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    callbacks = [ScheduledUnfreezing(ModelConfig(freeze="encoder", unfreeze_at=2))]
+    trainer = make_trainer(
+        tmp_path, labels, model, callbacks=callbacks, auto_find_batch_size=True, save_strategy="no", learning_rate=1e-2
+    )
+    trainer.train()
+    assert trainer.state.train_batch_size == 2
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    name = "segformer.encoder.block.0.0.mlp.dense1.weight"
+    assert not model.state_dict()[name].equal(start[name])
 
 
 def test_only_trained_batch_norms_are_synchronised() -> None:

@@ -19,7 +19,7 @@ from hfseg import RunConfig, TransformsConfig, UserError, run
 from hfseg.config.train_keys import train_types
 from hfseg.runs import check_same_run, read_history
 from hfseg.runs.folder import FREE_KEYS, FREE_WHEN_SCORED
-from hfseg.training import checkpoints, damage, last_whole_checkpoint
+from hfseg.training import checkpoints, find_damage, last_whole_checkpoint
 from tests.builders import (
     RESUME_STEPS,
     assert_same_run,
@@ -283,4 +283,4 @@ def test_a_full_disk_leaves_the_last_checkpoint(finished: Path, pets: Path, tmp_
         assert "Traceback" not in result.stderr
         assert "Make room on its disk. Then go on with --resume: the last checkpoint is whole." in result.stderr
         assert [path.name for path in output_dir.glob("checkpoint*")] == ["checkpoint-3"]
-        assert damage(output_dir / "checkpoint-3") is None
+        assert find_damage(output_dir / "checkpoint-3") is None

@@ -29,7 +29,8 @@ def reduce_sequence(
     """
     ratio, (batch_size, _, channels) = conv.kernel_size[0], tokens.shape
     # the convolution drops the remainder; an exported graph has to serve sizes with and without one
-    if torch.compiler.is_exporting() or height % ratio or width % ratio:
+    is_plain = type(conv) is nn.Conv2d  # a wrapper such as peft's adds to what the weight says
+    if torch.compiler.is_exporting() or height % ratio or width % ratio or not is_plain:
         return norm(to_tokens(conv(to_image(tokens, height, width))))
     patches = tokens.view(batch_size, height // ratio, ratio, width // ratio, ratio, channels)
     patches = patches.transpose(2, 3).reshape(batch_size, -1, ratio * ratio * channels)
@@ -64,7 +65,8 @@ def mix_ffn(
     Returns:
         (B, h*w, C).
     """
-    if runs_in_bands(tokens, expand, activation, dropout):
+    is_plain = type(expand) is type(project) is nn.Linear and type(conv) is nn.Conv2d  # not a wrapper such as peft's
+    if is_plain and runs_in_bands(tokens, expand, activation, dropout):
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else tokens.dtype
         maps = tokens.view(len(tokens), height, width, -1)
         layers = (expand, conv, project)
