@@ -1,4 +1,4 @@
-"""The command line of hfseg with all that it does behind one set of options; `hfseg --help` lists the same as commands.
+"""The command line of hfseg with all that it does behind one set of options; `hfseg --help` has it as commands.
 
     python scripts/run_seg.py --config configs/quickstart.yaml
     python scripts/run_seg.py --config configs/pets/segformer_b0.yaml data.root=~/data/pets train.max_steps=1000

@@ -34,7 +34,7 @@ def add_commands(commands: Commands) -> None:
 
 
 def shipped() -> dict[str, Path]:
-    """Name -> file of the configs that come with hfseg: in the package where it is installed, beside it in a checkout."""
+    """Name -> file of the configs that come with hfseg: in the installed package, beside it in a checkout."""
     folder = next(each for each in (PACKAGE / "configs", PACKAGE.parent / "configs") if each.is_dir())
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob(f"*{SUFFIX}"))}
 

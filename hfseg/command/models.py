@@ -84,7 +84,7 @@ def predict(
 
 
 def export(model: str, file: str, argmax: bool = False, trust_remote_code: bool = False) -> int:
-    """Writes an ONNX file; returns the exit code, which is 1 where it is not equal to the model and was not written."""
+    """Writes an ONNX file; the exit code is 1 where it is not equal to the model, and was not written."""
     from hfseg.inference import ParityError, export_onnx
 
     try:

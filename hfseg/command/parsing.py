@@ -8,8 +8,8 @@ from typing import TypeAlias
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 OVERRIDES = (
-    "change single keys of the config, such as train.max_steps=100 or 'output_dir=runs/run #2': text and paths as they "
-    "are typed, everything else, such as [0.5, 2], as in YAML; null takes a value back"
+    "change single keys of the config, such as train.max_steps=100 or 'output_dir=runs/run #2': text and paths as "
+    "they are typed, everything else, such as [0.5, 2], as in YAML; null takes a value back"
 )
 TRUST = "run the code that comes with the model"
 

@@ -10,10 +10,11 @@ import re
 import socket
 import threading
 from http.server import ThreadingHTTPServer
+from pathlib import Path
 
 from tests.hub.http import Fault, Request, cut
 from tests.hub.routes import TOKENS, CdnHandler, HubHandler
-from tests.hub.storage import Repo, Storage
+from tests.hub.storage import File, Repo, Storage
 
 
 class HubServer:
@@ -97,6 +98,13 @@ class HubServer:
                 fault.times -= 1
                 return fault
         return None
+
+    def publish(self, repo_id: str, folder: Path) -> None:
+        """Makes a public model of a folder's files, as if somebody had pushed them."""
+        repo = self.storage.repos["models", repo_id] = Repo("models", repo_id)
+        paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+        files = {name: File(path.stat().st_size, path.read_bytes()) for name, path in paths.items()}
+        repo.advance("main", repo.head, {**repo.head.files, **files}, "as it is")
 
     def repo(self, repo_id: str, kind: str = "models") -> Repo:
         """Raises KeyError where there is none."""
