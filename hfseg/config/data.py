@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from hfseg.config.sections import Section
+from hfseg.config.section import Section
 
 
 class SyntheticConfig(Section):

@@ -3,14 +3,14 @@
 import os
 import re
 from collections.abc import Iterator, Sequence
-from itertools import chain, islice
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from hfseg.config.data import DataConfig
 from hfseg.config.ignored_settings import ignored_settings
+from hfseg.config.section import Section
 from hfseg.config.sections import (
     FCN_TRANSFORMS,
     EvalConfig,
@@ -18,17 +18,13 @@ from hfseg.config.sections import (
     LossConfig,
     ModelConfig,
     OptimConfig,
-    Section,
     TransformsConfig,
 )
 from hfseg.config.study import StudyConfig
 from hfseg.config.text_keys import KeyType, key_type
-from hfseg.config.train_keys import hint, train_problems, without_nulls
+from hfseg.config.train_keys import train_problems, without_nulls
 from hfseg.config.yaml_file import apply_override, read_yaml
-from hfseg.errors import UserError, shown
 from hfseg.files import dump_yaml, write_text
-
-MAX_PROBLEMS = 30  # that one message lists
 
 
 class RunConfig(Section):
@@ -124,20 +120,23 @@ class RunConfig(Section):
 
     @classmethod
     def from_tree(cls, tree: dict[str, Any], source: str) -> "RunConfig":
-        """Checks a tree of plain values; `source` names it in errors. A null under `train:` takes the key back."""
+        """Checks a tree, see `Section.from_tree`. A null under `train:` takes the key back."""
         if isinstance(tree.get("train"), dict):
             tree = tree | {"train": without_nulls(tree["train"])}
-        found: Iterator[str] = iter(())
-        config = None
-        try:
-            config = cls.model_validate(tree)
-        except ValidationError as error:
-            found = (explain(item["loc"], item["type"], item["msg"], item["input"]) for item in error.errors())
-        problems = list(islice(chain(found, _train_problems(tree)), MAX_PROBLEMS))
-        if problems or config is None:
-            number = f"{len(problems)} problem(s)" if len(problems) < MAX_PROBLEMS else "many problems, such as these,"
-            raise UserError("\n".join([f"{source}: {number} in the config", *problems]))
-        return config
+        return super().from_tree(tree, source)
+
+    @classmethod
+    def other_problems(cls, tree: dict[str, Any]) -> Iterator[str]:
+        train = tree.get("train")
+        if not isinstance(train, dict):
+            return
+        problems = train_problems(train)
+        first = next(problems, None)
+        if first is not None:
+            yield first
+            yield from problems
+        elif tree.get("study") is None:  # what a study shares is whole only in its runs
+            yield from ignored_settings(train)
 
     def save(self, path: Path) -> None:
         """Writes the resolved config: with it alone the run can be repeated."""
@@ -147,38 +146,3 @@ class RunConfig(Section):
 def type_of(path: tuple[str, ...]) -> KeyType:
     """What a key of the tree may hold."""
     return key_type(RunConfig, path)
-
-
-def _train_problems(tree: dict[str, Any]) -> Iterator[str]:
-    train = tree.get("train")
-    if not isinstance(train, dict):
-        return
-    problems = train_problems(train)
-    first = next(problems, None)
-    if first is not None:
-        yield first
-        yield from problems
-    elif tree.get("study") is None:  # what a study shares is whole only in its runs
-        yield from ignored_settings(train)
-
-
-def explain(loc: tuple[int | str, ...], kind: str, message: str, value: Any) -> str:
-    """One of pydantic's findings, with the nearest right name for an unknown key."""
-    key = ".".join(str(part) for part in loc)
-    if kind == "extra_forbidden":
-        section = "".join(f"{part}." for part in loc[:-1])
-        return f"  {key}: unknown key.{hint(str(loc[-1]), section, _known_keys(loc[:-1]))}"
-    if kind == "missing":
-        return f"  {key}: this key is required."
-    message = message.removeprefix("Value error, ")
-    return f"  {key}: {message} (got {shown(value)})" if key else f"  {message}"  # the whole tree says nothing
-
-
-def _known_keys(loc: tuple[int | str, ...]) -> list[str]:
-    section: Any = RunConfig
-    for part in loc:
-        if part not in section.model_fields:  # pydantic's name for one side of a union
-            continue
-        kinds = (section.model_fields[part].annotation, *get_args(section.model_fields[part].annotation))
-        section = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
-    return list(section.model_fields)

@@ -2,13 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-
-class Section(BaseModel):
-    """A part of the tree: unknown keys are errors, and nothing changes after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+from hfseg.config.section import Section
+from hfseg.config.train_keys import nearest
 
 
 class FreezeStages(Section):
@@ -27,7 +24,8 @@ class LoraConfig(Section):
     """How much they count, in multiples of `r`."""
 
 
-DEFAULT_SIZES = {"segformer": "b0", "fcn": "resnet50"}
+# Of each type, its default first; `auto` has none.
+MODEL_SIZES = {"segformer": ("b0", "b1", "b2", "b3", "b4", "b5"), "fcn": ("resnet50", "resnet101")}
 
 
 class ModelConfig(Section):
@@ -48,6 +46,14 @@ class ModelConfig(Section):
     times and are merged at the end."""
     trust_remote_code: bool = False
     """With `type: auto`, run the code that comes with the model; without it, none is ever run."""
+
+    @field_validator("size")
+    @classmethod
+    def _is_known(cls, size: str, info: ValidationInfo) -> str:
+        kind = info.data.get("type")
+        if kind in MODEL_SIZES and size not in MODEL_SIZES[kind]:
+            raise ValueError(f"no size of {kind}.{nearest(size, MODEL_SIZES[kind])}")
+        return size
 
     @model_validator(mode="after")
     def _belongs(self) -> "ModelConfig":
@@ -72,7 +78,7 @@ class ModelConfig(Section):
     @classmethod
     def _default_size(cls, tree: Any) -> Any:
         kind = tree.get("type", "segformer") if isinstance(tree, dict) else None
-        return {"size": DEFAULT_SIZES[kind]} | tree if kind in DEFAULT_SIZES else tree
+        return {"size": MODEL_SIZES[kind][0]} | tree if kind in MODEL_SIZES else tree
 
 
 class LossConfig(Section):

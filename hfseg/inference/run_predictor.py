@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 from transformers import PreTrainedModel
 
-from hfseg.config import EvalConfig, apply_override, explain, read_yaml, type_of
+from hfseg.config import EvalConfig, RunConfig, apply_override, explain, read_yaml, type_of
 from hfseg.data import cityscapes_labels, pet_labels
 from hfseg.errors import UserError, shown
 from hfseg.inference.predictor import Predictor
@@ -86,7 +86,7 @@ def _eval_options(folder: Path, changes: Mapping[str, Any], default_mode: str) -
     try:
         return EvalConfig.model_validate({"mode": default_mode} | own | dict(changes))
     except ValidationError as error:
-        problems = [explain(("eval", *e["loc"]), e["type"], e["msg"], e["input"]) for e in error.errors()]
+        problems = [explain(RunConfig, ("eval", *e["loc"]), e["type"], e["msg"], e["input"]) for e in error.errors()]
         raise UserError("\n".join([f"{len(problems)} problem(s) in the config", *problems])) from error
 
 

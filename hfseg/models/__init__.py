@@ -10,7 +10,7 @@ from hfseg.models.fcn.modeling_fcn import HfsegFCNForSemanticSegmentation
 from hfseg.models.freezing import Frozen, encoder_name, freeze_encoder
 from hfseg.models.image_processors import load_processor, own_processor, processor_beside
 from hfseg.models.inference import inference_copy, provenance_of, store_temperature, temperature_of
-from hfseg.models.loading import FCN_SIZES, load_model
+from hfseg.models.loading import load_model
 from hfseg.models.lora import has_lora, merge_lora, saved_by_own_names
 from hfseg.models.loss import PLAIN, SegmentationLoss, segmentation_loss
 from hfseg.models.model_files import resolve
@@ -23,7 +23,6 @@ from hfseg.models.weight_files import weight_files
 from hfseg.models.windows import Rows, Whole, augmented_scores, forward_logits, logit_bands, score_image
 
 __all__ = [
-    "FCN_SIZES",
     "PLAIN",
     "SIZES",
     "Frozen",

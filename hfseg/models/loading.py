@@ -27,7 +27,6 @@ logger = logging.getLogger(__name__)
 
 # the layers whose size is the number of classes
 CLASSIFIERS = ("decode_head.classifier.", "classifier.4.", "aux_classifier.4.")
-FCN_SIZES = ("resnet50", "resnet101")
 
 
 def load_model(
@@ -157,8 +156,6 @@ def _build(
 
 
 def _fcn(size: str, labels: LabelSet, source: str | None) -> tuple[HfsegFCNForSemanticSegmentation, State | None]:
-    if size not in FCN_SIZES:
-        raise UserError(f"model.size={size!r} is not an FCN size; choose one of {', '.join(FCN_SIZES)}.")
     model = HfsegFCNForSemanticSegmentation(
         HfsegFCNConfig(
             backbone=size,

@@ -7,7 +7,6 @@ from typing import Any
 
 from hfseg.config import PRETRAIN, SECTIONS, VARIES, RunConfig, StudyConfig, nearest
 from hfseg.errors import UserError
-from hfseg.models import FCN_SIZES, SIZES
 from hfseg.runs import flatten
 
 OWN = ("name", "output_dir", "seed")  # keys that are different in every run
@@ -81,11 +80,6 @@ def _job(
         needs = f"pretrain-{pretrained}"
         tree["model"] = {**model, "init": str(config.output_dir / needs / "model")}
     run = RunConfig.from_tree(tree, source)
-    sizes: Sequence[str] = {"segformer": tuple(SIZES), "fcn": FCN_SIZES}.get(run.model.type, ())
-    if sizes and run.model.size not in sizes:  # otherwise found only after hours of other runs
-        raise UserError(
-            f"{source}.model.size={run.model.size!r} is no size of {run.model.type}: choose one of {', '.join(sizes)}."
-        )
     return Job(name, run, arm, needs)
 
 

@@ -1,11 +1,13 @@
+import pickle
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 
-from hfseg import DataConfig, RunConfig, TransformsConfig, UserError
+from hfseg import DataConfig, EvalConfig, RunConfig, TransformsConfig, UserError
 from hfseg.config import ModelConfig
 from hfseg.config.sections import FCN_TRANSFORMS
 from hfseg.config.train_keys import OTHER_NAMES, RESERVED_TRAIN_KEYS, train_types
@@ -15,6 +17,7 @@ from hfseg.study.plan import plan
 from hfseg.training import training_arguments
 from tests.conftest import REPOSITORY
 
+DATA = {"name": "synthetic_pet"}
 MINIMAL = "name: a-run\ndata: {name: synthetic_pet}\n"
 
 
@@ -78,6 +81,8 @@ def test_every_unknown_key_is_listed_at_once_with_the_nearest_name(tmp_path: Pat
 @pytest.mark.parametrize(
     ("override", "said"),
     [
+        ("model.size=b9", "model.size: no size of segformer. Known here: b0, b1, b2, b3, b4, b5. (got 'b9')"),
+        ("model={type: fcn, size: resnet5}", "Did you mean `resnet50`?"),
         ("train.learning_rate=fast", "train.learning_rate: Input should be a valid number"),
         ("train.output_dir=x", "set `output_dir` at the top level"),
         ("train.seed=1", "set `seed` at the top level"),
@@ -119,6 +124,34 @@ def test_missing_file_and_missing_keys(tmp_path: Path) -> None:
     said = complaint(tmp_path, "seed: 1\n")
     assert "name: this key is required" in said
     assert "data: this key is required" in said
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: RunConfig(trian={}), ["RunConfig(...): 3 problem(s)", "trian: unknown key. Did you mean `train`?"]),
+        (lambda: RunConfig(name="a", data=DATA, model={"size": "b9"}), ["model.size: no size of segformer"]),
+        (lambda: RunConfig(name="a", data=DATA, model={"siez": "b0"}), ["model.siez: unknown key. Did", "`size`"]),
+        (lambda: RunConfig(name="a", data=DATA, train={"seed": 1, "max_step": 3}), ["`seed` at", "`max_steps`"]),
+        (lambda: RunConfig("my.yaml"), ["RunConfig takes its keys by name", "'my.yaml'", "RunConfig.load(path)"]),
+        (lambda: EvalConfig(mod="slide"), ["EvalConfig(...): 1 problem(s)", "mod: unknown key. Did you mean `mode`?"]),
+        (lambda: EvalConfig(mode="slide"), ["needs `crop` and `stride`"]),
+        (lambda: TransformsConfig(size=1), ["size: Input should be greater than or equal to 32 (got 1)"]),
+    ],
+)  # fmt: skip
+def test_constructors_say_what_the_file_s_errors_say(call: Callable[[], object], said: list[str]) -> None:
+    with pytest.raises(UserError) as error:
+        call()
+    assert all(part in str(error.value) for part in said), str(error.value)
+
+
+def test_a_constructor_and_a_tree_give_the_same() -> None:
+    tree = {"name": "a", "data": DATA, "train": {"max_steps": None, "learning_rate": 1e-3}}
+    config = RunConfig(**tree)
+    assert config == RunConfig.from_tree(tree, "test")
+    assert config.train == {"learning_rate": 1e-3}
+    assert config.model_copy(update={"seed": 7}) == RunConfig(**tree, seed=7)
+    assert pickle.loads(pickle.dumps(config)) == config
 
 
 def test_a_saved_config_is_the_same_run(tmp_path: Path) -> None:

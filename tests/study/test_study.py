@@ -61,7 +61,8 @@ def test_what_is_wrong_with_a_study_is_said_before_anything_runs(tmp_path: Path)
     assert "study.arms.a: 1 problem(s)" in said
     assert "model.type" in said
     assert "'unet'" in said
-    assert "study.arms.b.model.size='b9' is no size of segformer: choose one of b0" in said
+    assert "study.arms.b: 1 problem(s)" in said
+    assert "model.size: no size of segformer. Known here: b0, b1" in said
     assert said.count("'unet'") == 1  # and not once for each seed
     tuned = {"model": {"init": "pretrain.street"}}
     assert "Did you mean `pretrain.streets`" in complaint(tmp_path, arms={"a": tuned})
