@@ -24,9 +24,11 @@ if TYPE_CHECKING:
         HfsegFCNForSemanticSegmentation,
         HfsegSegformerConfig,
         HfsegSegformerForSemanticSegmentation,
+        load_model,
         speed_up,
     )
     from hfseg.publishing import publish_finished, push
+    from hfseg.reporting import plot_classes, plot_confusion, plot_curves, show
     from hfseg.run import run
     from hfseg.runs import compare_runs
     from hfseg.study import check_study, run_study
@@ -62,7 +64,11 @@ __all__ = [
     "compare_runs",
     "evaluate_metric",
     "load_dataset",
+    "load_model",
     "paired_test",
+    "plot_classes",
+    "plot_confusion",
+    "plot_curves",
     "predict",
     "predict_images",
     "publish_finished",
@@ -70,6 +76,7 @@ __all__ = [
     "push",
     "run",
     "run_study",
+    "show",
     "speed_up",
 ]
 
@@ -85,9 +92,10 @@ PARTS = {
     "metrics": ("Interval", "PairedTest", "SegMetrics", "bootstrap_interval", "evaluate_metric", "paired_test"),
     "models": (
         "HfsegFCNConfig", "HfsegFCNForSemanticSegmentation", "HfsegSegformerConfig",
-        "HfsegSegformerForSemanticSegmentation", "speed_up",
+        "HfsegSegformerForSemanticSegmentation", "load_model", "speed_up",
     ),
     "publishing": ("publish_finished", "push"),
+    "reporting": ("plot_classes", "plot_confusion", "plot_curves", "show"),
     "run": ("run",),
     "runs": ("compare_runs",),
     "study": ("check_study", "run_study"),

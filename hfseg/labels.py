@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hfseg.errors import UserError, printable, shown
+from hfseg.html import html_table
 
 if TYPE_CHECKING:  # this module is read before torch is
     from transformers import PreTrainedConfig
@@ -59,7 +60,7 @@ class LabelSet:
         (3, 'boundary', 255)
     """
 
-    names: Sequence[str]
+    names: Sequence[str]  # all in the `repr`, which is part of the key of caches
     ignore_index: int
     palette: Sequence[Colour] | None = field(repr=False)
 
@@ -112,3 +113,8 @@ class LabelSet:
     @property
     def label2id(self) -> dict[str, int]:
         return {name: index for index, name in enumerate(self.names)}
+
+    def _repr_html_(self) -> str:
+        rows = [[str(index), name] for index, name in enumerate(self.names)]
+        title = f"{self.num_labels} classes, ignore index {self.ignore_index}"
+        return html_table(title, ["id", "class"], rows, self.palette or ())

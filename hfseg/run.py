@@ -17,7 +17,7 @@ from hfseg.errors import UserError
 from hfseg.files import complete_folder, remove, write_json
 from hfseg.labels import LabelSet
 from hfseg.metrics import SegMetrics, unscored
-from hfseg.models import load_model, load_processor, merge_lora, store_temperature
+from hfseg.models import build_model, load_processor, merge_lora, store_temperature
 from hfseg.publishing import EXAMPLES, discard_results, missing_pages, push_run, write_pages
 from hfseg.reporting import keep_examples, print_table
 from hfseg.runs import Provenance, peak_memory_mb, write_counts, writing_run
@@ -73,7 +73,7 @@ def build_trainer(
     source = str(saved) if eval_only and saved.is_dir() else None
     check_classes(config, args, labels, checkpoint or source)
     processor = load_processor(config, source)
-    model = load_model(config.model, labels, source, exact=eval_only)
+    model = build_model(config.model, labels, source, exact=eval_only)
     check_fit(config, args, model, processor, data, labels, eval_only)
     transform = TrainTransform(config.transforms, processor.image_mean, processor.image_std, labels.ignore_index)
     return SegTrainer(
@@ -197,7 +197,7 @@ def finish_pages(config: RunConfig, args: TrainingArguments, missing: Sequence[s
             data, labels = load_dataset(config.data)
             saved = str(run_dir / "model")
             check_classes(config, args, labels, saved)
-            model = load_model(config.model, labels, saved, exact=True).to(args.device)
+            model = build_model(config.model, labels, saved, exact=True).to(args.device)
             processor = load_processor(config, saved)
             keep_examples(run_dir, config.eval, model, processor, data["validation"], labels)
         write_pages(run_dir)

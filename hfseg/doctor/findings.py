@@ -16,6 +16,7 @@ from rich.text import Text
 
 from hfseg.errors import UserError, printable
 from hfseg.files import write_json
+from hfseg.html import html_table
 from hfseg.labels import LabelSet
 
 MAX_LINES = 8  # files named for each fault when printed; check.json has them all
@@ -116,6 +117,35 @@ class Report:
         found = ", ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts)
         return f"{self.num_checked} samples checked: {found}"
 
+    def __repr__(self) -> str:
+        return f"Report({self.name}: {self.summary})"
+
+    def _repr_html_(self) -> str:
+        """The classes' shares of the pixels, then the findings, of which at most a few of each fault."""
+        splits = list(self.pixels)
+        shares = [
+            [name, *(f"{100 * self.shares(split)[index]:.2f} %" for split in splits)]
+            for index, name in enumerate(self.class_names)
+        ]
+        head = ["share of the pixels", *(f"{split} ({self.num_samples[split]})" for split in splits)]
+        tables = html_table(f"{self.name}: {self.summary}", head, shares, self.labels.palette or ())
+        if not self.findings:
+            return tables
+        shown = [
+            [f"{found[0].severity}: {found[0].fault}", describe(each, self.root), each.remedy]
+            for found in self.groups()
+            for each in found[:MAX_LINES]
+        ]
+        title = f"Findings, at most {MAX_LINES} of each fault; check.json has all"
+        return tables + html_table(title, ["fault", "what", "remedy"], shown)
+
+    def groups(self) -> list[list[Finding]]:
+        """The findings by severity, fault and remedy."""
+        groups: dict[tuple[str, str, str], list[Finding]] = defaultdict(list)
+        for finding in self.findings:
+            groups[finding.severity, finding.fault, finding.remedy].append(finding)
+        return list(groups.values())
+
     def save(self, path: Path) -> None:
         """Writes `as_dict` as JSON."""
         write_json(path, self.as_dict())
@@ -144,10 +174,8 @@ class Report:
 
     def print_findings(self, console: Console) -> None:
         """Grouped by fault, each with its remedy; names at most a few files of each."""
-        groups: dict[tuple[str, str, str], list[Finding]] = defaultdict(list)
-        for finding in self.findings:
-            groups[finding.severity, finding.fault, finding.remedy].append(finding)
-        for (severity, fault, remedy), findings in groups.items():
+        for findings in self.groups():
+            severity, fault, remedy = findings[0].severity, findings[0].fault, findings[0].remedy
             lines = [f"{severity}: {fault}" + (f" ({len(findings)})" if len(findings) > 1 else "")]
             lines += [f"    {describe(finding, self.root)}" for finding in findings[:MAX_LINES]]
             if len(findings) > MAX_LINES:

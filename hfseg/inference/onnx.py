@@ -21,8 +21,9 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from hfseg.errors import UserError
 from hfseg.files import write_json, write_text, writing, written_whole
+from hfseg.inference.predictor import with_processor
 from hfseg.labels import LabelSet
-from hfseg.models import class_logits, inference_copy, load_trained, provenance_of
+from hfseg.models import class_logits, inference_copy, provenance_of
 
 try:
     import onnx
@@ -124,7 +125,7 @@ def export_onnx(
     path = Path(path)
     if path.suffix != ".onnx" or path.is_dir():
         raise UserError(f"--onnx {path} must end in .onnx, and be no folder.")
-    model, processor = load_trained(source, trust_remote_code)
+    model, processor = with_processor(source, trust_remote_code=trust_remote_code)
     check_beside(path, processor, source)
     network = ExportForm(model, argmax).eval()
     with writing(path):

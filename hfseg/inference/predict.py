@@ -10,8 +10,8 @@ from PIL import Image
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from hfseg.config import EvalConfig
-from hfseg.data import as_rgb, open_image, reading, upright
-from hfseg.errors import UserError
+from hfseg.data import as_rgb, is_image, open_image, reading, upright
+from hfseg.errors import UserError, shown
 from hfseg.inference.predictor import Predictor, Segmentation, with_processor
 
 ImageLike = str | Path | Image.Image | NDArray[np.uint8]
@@ -19,7 +19,7 @@ ImageLike = str | Path | Image.Image | NDArray[np.uint8]
 
 def predict(
     model: PreTrainedModel | str | Path,
-    images: ImageLike | Sequence[ImageLike],
+    images: ImageLike | Sequence[ImageLike] | None = None,
     processor: BaseImageProcessor | None = None,
     batch_size: int = 8,
     return_probabilities: bool = False,
@@ -28,8 +28,8 @@ def predict(
     """Segments images as the evaluation does.
 
     Args:
-        model: any semantic segmentation model, which is put into evaluation mode; or a folder (of a run, or with a
-            model) or a Hub id.
+        model: any semantic segmentation model, such as `hfseg.load_model` gives, which is put into evaluation mode;
+            or a folder (of a run, or with a model) or a Hub id.
         images: paths, PIL images or uint8 arrays (H, W, 3), one or several.
         processor: the image processor; by default the one in the folder or repository that the model came from.
         batch_size: images per forward pass, where the processor makes them one size.
@@ -44,9 +44,10 @@ def predict(
         `return_probabilities`, that list and a list of float32 arrays (K, H, W).
 
     Raises:
-        UserError: an image cannot be read, or there is no processor to be found, or the temperature is no
-            positive number, or the model's class scores are not finite.
+        UserError: no images or no model, an image that cannot be read, or there is no processor to be found, or the
+            temperature is no positive number, or the model's class scores are not finite.
     """
+    images = _check_arguments(model, images)
     if isinstance(images, str | Path | Image.Image | np.ndarray):
         images = [images]
     predictor = Predictor.of(*with_processor(model, processor), eval, needs_temperature=return_probabilities)
@@ -57,6 +58,24 @@ def predict(
         found += predictor.segment(batch, probabilities=return_probabilities)
     masks = [segmentation.ids for segmentation in found]
     return (masks, [segmentation.probabilities for segmentation in found]) if return_probabilities else masks
+
+
+def _check_arguments(model: object, images: object) -> Any:
+    """The images; raises UserError where they are missing, are a folder, or stand where the model belongs."""
+    call = "Write hfseg.predict(model, images), such as hfseg.predict('runs/quickstart', ['street.jpg'])."
+    if isinstance(images, PreTrainedModel) or not isinstance(model, PreTrainedModel | str | Path):
+        raise UserError(f"The model comes first; got an object of type {type(model).__name__}. {call}")
+    if isinstance(model, str | Path) and is_image(Path(model)):
+        raise UserError(f"The model comes first; got the image {shown(str(model))}. {call}")
+    if images is None:
+        taken = f"{shown(str(model))} is taken for the model. " if isinstance(model, str | Path) else ""
+        raise UserError(f"There are no images to predict. {taken}{call}")
+    if isinstance(images, str | Path) and Path(images).is_dir():
+        raise UserError(
+            f"images={shown(str(images))} is a folder. {call} All images of a folder are segmented by "
+            "hfseg.predict_images(folder, model, output)."
+        )
+    return images
 
 
 def read_image(image: ImageLike) -> Image.Image:

@@ -12,14 +12,14 @@ from PIL import Image
 from transformers import BaseImageProcessor, PreTrainedModel
 
 from hfseg.config import EvalConfig
-from hfseg.errors import UserError
+from hfseg.errors import UserError, shown
 from hfseg.models import (
     Rows,
     Whole,
     augmented_scores,
     forward_logits,
     inference_copy,
-    load_trained,
+    load_model,
     logit_bands,
     own_processor,
     temperature_of,
@@ -172,23 +172,24 @@ class Predictor:
 
 
 def with_processor(
-    model: PreTrainedModel | str | Path, processor: BaseImageProcessor | None
+    model: PreTrainedModel | str | Path, processor: BaseImageProcessor | None = None, trust_remote_code: bool = False
 ) -> tuple[PreTrainedModel, BaseImageProcessor]:
     """A model and its image processor, by default the one in the folder or repository that the model came from.
 
     Args:
         model: a model, or a folder (of a run, or with a model) or a Hub id.
         processor: the one that the user gave.
+        trust_remote_code: run the code that comes with the model, if there is some.
 
     Raises:
         UserError: there is no such model, or no processor.
     """
-    if isinstance(model, str | Path):
-        model, found = load_trained(str(model))
-        return model, processor or found
-    if processor is None and not model.name_or_path:
+    source = model.name_or_path if isinstance(model, PreTrainedModel) else f"model={shown(str(model))}"
+    if not isinstance(model, PreTrainedModel):
+        model = load_model(model, trust_remote_code)
+    elif processor is None and not source:
         raise UserError("This model was not loaded from a folder or the Hub: pass its image `processor` to predict.")
-    return model, processor or own_processor(model.name_or_path, model.name_or_path)
+    return model, processor or own_processor(model.name_or_path, source, trust_remote_code)
 
 
 def classify_bands(

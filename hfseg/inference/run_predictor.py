@@ -13,9 +13,9 @@ from transformers import PreTrainedModel
 from hfseg.config import EvalConfig, RunConfig, apply_override, explain, read_yaml, type_of
 from hfseg.data import cityscapes_labels, pet_labels
 from hfseg.errors import UserError, shown
-from hfseg.inference.predictor import Predictor
+from hfseg.inference.predictor import Predictor, with_processor
 from hfseg.labels import LabelSet
-from hfseg.models import load_trained, processor_beside, provenance_of, resolve, weight_files
+from hfseg.models import processor_beside, provenance_of, resolve, weight_files
 
 MODE_KEYS = ("mode", "size", "crop", "stride", "scales", "flip")
 SCORE_KEYS = {"boundary", "calibration"}  # of `eval`, which change no prediction
@@ -60,7 +60,7 @@ def load_predictor(
         UserError: there is no such model, or its config, its run's config or the changes are wrong.
     """
     folder = resolve(source, "--model")
-    model, stored = load_trained(str(folder), trust_remote_code)
+    model, stored = with_processor(folder, trust_remote_code=trust_remote_code)
     does_resize = json.loads(stored.to_json_string()).get("do_resize", True)
     options = _eval_options(folder, changes, "resize" if does_resize else "whole")
     processor = processor_beside(folder, options.size, source, "--model", trust_remote_code)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hfseg.errors import UserError
+from hfseg.html import html_table
 from hfseg.metrics.scores import Counts, Scores, mean_iou
 
 Score = Callable[[NDArray[Any]], Scores]
@@ -25,12 +26,29 @@ class Interval:
     def __str__(self) -> str:
         return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self})"
+
 
 @dataclass(frozen=True)
 class PairedTest(Interval):
     """A difference of scores, second minus first, with its interval and the p-value of "there is no difference"."""
 
     p_value: float
+
+    def __repr__(self) -> str:
+        return f"PairedTest({self.value:+.4f} [{self.low:+.4f}, {self.high:+.4f}], p = {self.p_value:.4f})"
+
+    def _repr_html_(self) -> str:
+        cells = f"{self.value:+.4f}", f"{self.low:+.4f} to {self.high:+.4f}", f"{self.p_value:.4f}", self.verdict
+        return html_table("Second minus first", ["difference", "95 % interval", "p-value", ""], [cells])
+
+    @property
+    def verdict(self) -> str:
+        """What the interval says, in words."""
+        if self.low > 0 or self.high < 0:
+            return f"the {'second' if self.low > 0 else 'first'} is better: the interval does not hold 0"
+        return "no difference is shown: the interval holds 0" if self.low <= 0 <= self.high else "too few images"
 
 
 def bootstrap_interval(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from transformers import EvalPrediction
 
 from hfseg.errors import UserError, shown
+from hfseg.html import html_table
 from hfseg.labels import LabelSet
 from hfseg.metrics.audit import Convention, audit_conventions
 from hfseg.metrics.boundary import BANDS, boundary_areas
@@ -83,6 +84,21 @@ class SegMetrics:
         self.boundary = boundary
         self.temperature, self.calibration = temperature, calibration or temperature is not None
         self.reset()
+
+    def __repr__(self) -> str:
+        return f"SegMetrics({self.labels.num_labels} classes, {self._summary()})"
+
+    def _repr_html_(self) -> str:
+        title, scores = f"{self.labels.num_labels} classes, {self._summary()}", ("iou", "accuracy", "dice")
+        rows = [
+            [row["name"], *("-" if row[key] is None else f"{row[key]:.4f}" for key in scores), f"{row['pixels']:,}"]
+            for row in self.per_class()
+        ]
+        return html_table(title, ["class", "IoU", "accuracy", "Dice", "pixels"], rows, self.labels.palette or ())
+
+    def _summary(self) -> str:
+        areas = self.image_areas
+        return f"{len(areas)} images, mean IoU {bootstrap_interval(areas)}" if len(areas) else "nothing counted yet"
 
     def reset(self) -> None:
         """Forgets everything counted so far."""

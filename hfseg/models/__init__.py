@@ -3,17 +3,17 @@
 Importing it registers the model types of hfseg with transformers' Auto classes.
 """
 
-from hfseg.models.auto_model import load_trained, reload
+from hfseg.models.auto_model import load_model, reload
 from hfseg.models.dry_run import dry_run
 from hfseg.models.fcn.configuration_fcn import HfsegFCNConfig
 from hfseg.models.fcn.modeling_fcn import HfsegFCNForSemanticSegmentation
 from hfseg.models.freezing import Frozen, encoder_name, freeze_encoder
 from hfseg.models.image_processors import load_processor, own_processor, processor_beside
 from hfseg.models.inference import inference_copy, provenance_of, store_temperature, temperature_of
-from hfseg.models.loading import load_model
+from hfseg.models.loading import build_model
 from hfseg.models.lora import has_lora, merge_lora, saved_by_own_names
 from hfseg.models.loss import PLAIN, SegmentationLoss, segmentation_loss
-from hfseg.models.model_files import resolve
+from hfseg.models.model_files import nearest_model, resolve
 from hfseg.models.outputs import class_logits
 from hfseg.models.register import register
 from hfseg.models.segformer.configuration_segformer import SIZES, HfsegSegformerConfig
@@ -35,6 +35,7 @@ __all__ = [
     "SegmentationLoss",
     "Whole",
     "augmented_scores",
+    "build_model",
     "class_logits",
     "dry_run",
     "encoder_name",
@@ -44,9 +45,9 @@ __all__ = [
     "inference_copy",
     "load_model",
     "load_processor",
-    "load_trained",
     "logit_bands",
     "merge_lora",
+    "nearest_model",
     "own_processor",
     "processor_beside",
     "provenance_of",

@@ -7,7 +7,6 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModelForSemanticSegmentation,
-    BaseImageProcessor,
     PreTrainedModel,
     SegformerForSemanticSegmentation,
 )
@@ -15,8 +14,7 @@ from transformers import (
 from hfseg.errors import UserError, shown
 from hfseg.labels import LabelSet
 from hfseg.models.freezing import encoder_name
-from hfseg.models.image_processors import own_processor
-from hfseg.models.model_files import ModelConfigSchema, loading, read_config_file, resolve
+from hfseg.models.model_files import ModelConfigSchema, loading, nearest_model, read_config_file, resolve
 from hfseg.models.remote_code import code_options, remedy
 from hfseg.models.segformer import speed_up
 from hfseg.models.weight_files import num_elements
@@ -49,22 +47,23 @@ def load_auto(folder: Path, labels: LabelSet, source: str, trust: bool = False) 
     return model, _verdict(model, info, source)
 
 
-def load_trained(source: str, trust: bool = False) -> tuple[PreTrainedModel, BaseImageProcessor]:
-    """A finished model in fp32 and evaluation mode, and its image processor; SegFormer in its fast form.
+def load_model(source: str | Path, trust_remote_code: bool = False) -> PreTrainedModel:
+    """A finished model in fp32 and evaluation mode, for `hfseg.predict(model, images)`; SegFormer in its fast form.
 
     Args:
         source: a folder (of a run, or with a model) or a Hub id.
-        trust: whether code that comes with the model may be run.
+        trust_remote_code: run the code that comes with the model, if there is some.
 
     Raises:
         UserError: there is none, something of it is missing, left over, torn or not finite, or it does no semantic
             segmentation.
     """
-    folder, name_in_errors = resolve(source, "model"), f"model={shown(source)}"
-    model, info = _load(folder, name_in_errors, trust)
+    folder, name_in_errors = resolve(str(source), "model"), f"model={shown(str(source))}"
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{name_in_errors} is a folder without a model: it has no config.json.{nearest_model(folder)}")
+    model, info = _load(folder, name_in_errors, trust_remote_code)
     _check_complete(model, info, name_in_errors)
-    processor = own_processor(folder, name_in_errors, trust)
-    return speed_up(model) if isinstance(model, SegformerForSemanticSegmentation) else model, processor
+    return speed_up(model) if isinstance(model, SegformerForSemanticSegmentation) else model
 
 
 def _load(

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 CLASSIFIERS = ("decode_head.classifier.", "classifier.4.", "aux_classifier.4.")
 
 
-def load_model(
+def build_model(
     config: ModelConfig, labels: LabelSet, source: str | None = None, exact: bool = False
 ) -> PreTrainedModel:
     """The model that `model:` describes, with its frozen parts frozen if they stay so (see `unfreeze_at`).

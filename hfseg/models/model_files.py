@@ -1,5 +1,6 @@
 """A model's folder: where it is, and its JSON files, checked for size, depth and types."""
 
+import difflib
 import json
 import os
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from hfseg.hub import pull
 
 MAX_BYTES = 16 << 20  # the configs of 20,000 classes have 2 MB
 MAX_DEPTH = 50  # of lists and objects in each other
+MODEL_OR_RUN = ("config.json", "model/config.json", "run_config.yaml")  # one of them is in its folder
 MAX_LABELS = 1 << 16  # class ids are written as 16 bits
 Tree = dict[str, Any]
 # What transformers and torch raise where a folder's keys have values that no model can be built from.
@@ -66,7 +68,17 @@ def resolve(source: str, key: str = "model.init") -> Path:
         return pull(source)
     except UserError as error:
         message = f"{key}={shown(source)} is no folder here and cannot be had from the Hub: {error}"
-        raise type(error)(message) from error
+        raise type(error)(message + nearest_model(Path(path))) from error
+
+
+def nearest_model(folder: Path) -> str:
+    """A hint at the run or the model beside a folder that is called almost like it; starts with a space."""
+    try:
+        beside = [each for each in folder.parent.iterdir() if any((each / name).is_file() for name in MODEL_OR_RUN)]
+    except OSError:  # no such folder
+        return ""
+    close = difflib.get_close_matches(folder.name, [each.name for each in beside], n=1)
+    return f" Did you mean `{folder.parent / close[0]}`?" if close else ""
 
 
 class _ConfigSchema(BaseModel):

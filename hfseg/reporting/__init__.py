@@ -1,11 +1,13 @@
 """Tables, figures and the page of a run."""
 
-from hfseg.reporting.charts import plot_class_bars, plot_confusion, plot_learning_curves
+from hfseg.reporting.charts import plot_class_bars, plot_learning_curves, plot_matrix
 from hfseg.reporting.console import print_table
 from hfseg.reporting.examples import draw_figures, keep_examples
 from hfseg.reporting.page import escape_markdown, inline_svg, number, render
 from hfseg.reporting.pictures import add_legend, class_handles, colour_overlay, ids_in
 from hfseg.reporting.report import class_colours, confusion_matrices, example_groups, fixed_examples, write_report
+from hfseg.reporting.run_plots import plot_classes, plot_confusion, plot_curves
+from hfseg.reporting.show import show
 from hfseg.reporting.style import (
     BLUE,
     INK,
@@ -39,10 +41,14 @@ __all__ = [
     "name_classes",
     "number",
     "plot_class_bars",
+    "plot_classes",
     "plot_confusion",
+    "plot_curves",
     "plot_learning_curves",
+    "plot_matrix",
     "print_table",
     "render",
     "save_figure",
+    "show",
     "write_report",
 ]

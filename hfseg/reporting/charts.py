@@ -16,12 +16,14 @@ from hfseg.reporting.style import (
     STYLE,
     UNDEFINED,
     VERMILION,
+    NotebookFigure,
     name_classes,
 )
 
 RUN_COLOURS = (BLUE, "#E69F00", "#009E73", "#CC79A7", VERMILION, "#56B4E9", "#8C8C8C")
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)))  # from one round of colours to the next
 MAX_CELLS = 40  # classes of a confusion matrix with numbers in it
+MAX_FLAT_NAME = 8  # letters that fit under a cell
 MAX_SIDE, MAX_SIDE_NAMES = 18.4, 150  # inches of a confusion matrix, and how many names have room along them
 History = Sequence[Mapping[str, Any]]
 PANELS = {"loss": ("loss", "eval_loss", "loss"), "mean_iou": ("train_mean_iou", "eval_mean_iou", "mean IoU")}
@@ -53,7 +55,7 @@ def plot_learning_curves(
     is_single = len(histories) == 1
     groups = groups or {name: name for name in histories}
     order = list(dict.fromkeys(groups.values()))
-    figure = Figure(figsize=(4.8 * len(panels), 3.3 if is_single else 3.7 + 0.24 * len(order) / len(panels)))
+    figure = NotebookFigure(figsize=(4.8 * len(panels), 3.3 if is_single else 3.7 + 0.24 * len(order) / len(panels)))
     unit, scale = _unit(histories, against)
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         *keys, title = PANELS[panel]
@@ -111,7 +113,7 @@ def plot_class_bars(per_class: Mapping[str, Sequence[Mapping[str, Any]]], key: s
     names = [row["name"] for row in next(iter(per_class.values()))]
     height = 0.8 / len(per_class)
     wanted = 1.2 + len(names) * max(0.34, 0.1 + 0.19 * len(per_class))
-    figure = Figure(figsize=(8, min(wanted, MAX_HEIGHT)))
+    figure = NotebookFigure(figsize=(8, min(wanted, MAX_HEIGHT)))
     axes = figure.subplots()
     for number, (run, rows) in enumerate(per_class.items()):
         places = np.arange(len(names)) + (number - (len(per_class) - 1) / 2) * height
@@ -136,7 +138,7 @@ def plot_class_bars(per_class: Mapping[str, Sequence[Mapping[str, Any]]], key: s
 
 
 @rc_context(STYLE)
-def plot_confusion(matrix: NDArray[np.integer], names: Sequence[str]) -> Figure:
+def plot_matrix(matrix: NDArray[np.integer], names: Sequence[str]) -> Figure:
     """Draws where the labelled pixels of each class went, in % of its row; of many classes by colour alone.
 
     Args:
@@ -145,7 +147,7 @@ def plot_confusion(matrix: NDArray[np.integer], names: Sequence[str]) -> Figure:
     """
     shares = row_shares(matrix)
     size = min(1.6 + len(names) * (0.75 if len(names) < 9 else 0.42), MAX_SIDE)
-    figure = Figure(figsize=(size, size))
+    figure = NotebookFigure(figsize=(size, size))
     axes = figure.subplots()
     image = axes.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100)
     has_numbers = len(names) <= MAX_CELLS
@@ -158,8 +160,8 @@ def plot_confusion(matrix: NDArray[np.integer], names: Sequence[str]) -> Figure:
     for axis in (axes.xaxis, axes.yaxis):
         name_classes(axis, names, MAX_SIDE_NAMES)
     axes.tick_params(length=0, labelsize="medium" if has_numbers else 7)
-    axes.tick_params(axis="x", rotation=0 if len(names) < 5 else 90)
-    axes.set(xlabel="predicted, in % of the labelled pixels", ylabel="labelled")
+    axes.tick_params(axis="x", rotation=90 if len(names) > 4 or max(map(len, names)) > MAX_FLAT_NAME else 0)
+    axes.set(xlabel="predicted, in % of the row", ylabel="labelled")
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     return figure

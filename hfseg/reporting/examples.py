@@ -14,7 +14,7 @@ from hfseg.data import some_rows
 from hfseg.inference import predict
 from hfseg.labels import LabelSet
 from hfseg.metrics import SPLITS, Counts, SegMetrics, mean_iou
-from hfseg.reporting.charts import plot_class_bars, plot_confusion, plot_learning_curves
+from hfseg.reporting.charts import plot_class_bars, plot_learning_curves, plot_matrix
 from hfseg.reporting.pictures import plot_examples
 from hfseg.reporting.style import save_figure
 from hfseg.runs import Example, RunResults, save_examples
@@ -98,6 +98,6 @@ def draw_figures(run_dir: Path) -> None:
         ranked = [example for example in run.examples if example.title]
         figures["predictions"] = plot_examples(ranked or run.examples, run.labels)
     if "test" in run.confusion:
-        figures["confusion"] = plot_confusion(run.confusion["test"], [row["name"] for row in run.per_class["test"]])
+        figures["confusion"] = plot_matrix(run.confusion["test"], [row["name"] for row in run.per_class["test"]])
     for name, figure in figures.items():
         save_figure(figure, run_dir / "figures" / f"{name}.png")

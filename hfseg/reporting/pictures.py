@@ -12,7 +12,7 @@ from PIL import Image
 
 from hfseg.errors import printable
 from hfseg.labels import OVERLAY, LabelSet
-from hfseg.reporting.style import STYLE
+from hfseg.reporting.style import STYLE, NotebookFigure
 from hfseg.runs import Example
 
 WRONG = (224, 0, 122)  # of an error map's wrong pixels: far from grey for any colour vision
@@ -59,7 +59,7 @@ def plot_examples(examples: Sequence[Example], labels: LabelSet) -> Figure:
         labels: names and colours.
     """
     tallest = sum(0.35 + 2.15 * example.image.height / example.image.width for example in examples)
-    figure = Figure(figsize=(9, tallest + 0.6))
+    figure = NotebookFigure(figsize=(9, tallest + 0.6))
     grid = figure.subplots(len(examples), 4, squeeze=False)
     for row, example in zip(grid, examples, strict=True):
         for axes, (title, picture) in zip(row, example_pictures(example, labels).items(), strict=True):

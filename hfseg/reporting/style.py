@@ -3,6 +3,7 @@
 Colours are those of Okabe & Ito (2008), which people with any colour vision can tell apart.
 """
 
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from matplotlib.figure import Figure
 from hfseg.errors import printable
 from hfseg.files import writing, written_whole
 
+DPI = 110
 UNDEFINED = "\N{EN DASH}"
 INK = "#1f2329"  # of text and lines; becomes the page's colour in `inline_svg`
 BLUE, VERMILION = "#0072B2", "#D55E00"
@@ -59,13 +61,23 @@ def name_classes(axis: Axis, names: Sequence[str], at_most: int) -> None:
     axis.set_ticks(places, [printable(names[place]) for place in places])
 
 
+class NotebookFigure(Figure):
+    """A figure that a notebook shows once, as the value of a cell: pyplot neither knows it nor has to be imported."""
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        with rc_context(STYLE), missing_letters_logged_once():
+            self.savefig(file, format="png", dpi=DPI)
+        return file.getvalue()
+
+
 def save_figure(figure: Figure, path: Path) -> None:
     """Writes a `.png` or `.svg` (white behind it)."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     kind = path.suffix.removeprefix(".")
     with rc_context(STYLE), missing_letters_logged_once(), written_whole(path) as partial:
-        figure.savefig(partial, format=kind, dpi=110, metadata=NO_METADATA if kind == "svg" else None)
+        figure.savefig(partial, format=kind, dpi=DPI, metadata=NO_METADATA if kind == "svg" else None)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """What a run has left in its folder, read back and checked: for report, card, push, study and comparison."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,8 +12,9 @@ from pydantic import BaseModel, ValidationError
 from hfseg.config import RunConfig
 from hfseg.errors import UserError
 from hfseg.files import parse_yaml, read_text
+from hfseg.html import html_table
 from hfseg.labels import LabelSet
-from hfseg.metrics import SPLITS, Counts
+from hfseg.metrics import SPLITS, Counts, metric_name, score_keys, with_interval
 from hfseg.runs.counts import COUNTS, KEYS, load_arrays
 from hfseg.runs.examples import Example, load_examples
 from hfseg.runs.private_paths import public_config
@@ -82,6 +83,21 @@ class RunResults(BaseModel):
         for name, problem in run.problems.items():
             raise UserError(f"{folder / name} {problem}. Restore it, or write it anew with --eval-only.")
         return run
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        yield None, self.name
+        yield "folder", str(self.folder)
+        yield "test_mean_iou", with_interval(self.metrics, "test_mean_iou")
+        if self.problems:
+            yield "problems", self.problems
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [metric_name(key), *(with_interval(self.metrics, f"{prefix}_{key}") for prefix in ("eval", "test"))]
+            for key in score_keys(self.metrics)
+        ]
+        rows += [[name, problem, ""] for name, problem in self.problems.items()]
+        return html_table(f"{self.name} ({self.folder})", ["", "validation", "test"], rows)
 
     @property
     def name(self) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from hfseg.reporting import BLUE, INK, STYLE, plot_class_bars, plot_confusion, plot_learning_curves
+from hfseg.reporting import BLUE, INK, STYLE, plot_class_bars, plot_learning_curves, plot_matrix
 from hfseg.study.arms import Arm
 from hfseg.study.tables import class_table, pair
 
@@ -35,7 +35,10 @@ def study_figures(study: Mapping[str, Any], arms: Sequence[Arm]) -> dict[str, tu
     best = runs.get(study["best_run"])
     if best is not None and "test" in best.confusion and best.per_class.get("test"):
         names = [row["name"] for row in best.per_class["test"]]
-        figures["confusion"] = plot_confusion(best.confusion["test"], names), f"Test confusion of {study['best_run']}"
+        figures["confusion"] = (
+            plot_matrix(best.confusion["test"], names),
+            f"Test confusion of {study['best_run']}",
+        )
     return figures
 
 

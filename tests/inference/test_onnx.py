@@ -28,7 +28,7 @@ import onnxruntime  # noqa: E402
 from hfseg.inference import ParityError, export_onnx  # noqa: E402
 from hfseg.inference import onnx as export  # noqa: E402
 from hfseg.inference.onnx import ExportForm, check_beside, check_parity  # noqa: E402
-from hfseg.models import load_trained  # noqa: E402
+from hfseg.models import load_model  # noqa: E402
 
 SIZES = ((33, 47), (64, 64), (90, 201))
 FILES = {"preprocessor_config.json", "x.json", "x.onnx"}
@@ -75,7 +75,7 @@ def exported(segformer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def assert_same_function(folder: Path, path: Path, batch_sizes: Sequence[int] = (1, 2, 5)) -> None:
     """Logits at sizes that the export itself did not try, against the saved model."""
-    model, _ = load_trained(str(folder))
+    model = load_model(folder)
     session = onnxruntime.InferenceSession(str(path))
     for batch_size in batch_sizes:
         for size in SIZES:
@@ -164,7 +164,7 @@ def damaged(exported: Path, target: Path) -> Path:
 
 
 def test_a_damaged_file_is_not_equal(segformer: Path, exported: Path, tmp_path: Path) -> None:
-    network = ExportForm(load_trained(str(segformer))[0], with_ids=True).eval()
+    network = ExportForm(load_model(segformer), with_ids=True).eval()
     assert all(case.is_equal for case in check_parity(network, exported))
     cases = check_parity(network, damaged(exported, tmp_path / "damaged.onnx"))
     assert not any(case.is_equal for case in cases)

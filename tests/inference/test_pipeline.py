@@ -54,8 +54,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def load(folder: Path) -> PreTrainedModel:
-    model, _ = hfseg.models.auto_model.load_trained(str(folder))
-    return model
+    return hfseg.load_model(folder)
 
 
 def pictures() -> list[Image.Image]:

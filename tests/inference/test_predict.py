@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 from transformers import SegformerImageProcessor, pipeline
 
+import hfseg
 from hfseg import LabelSet, SegMetrics, UserError
 from hfseg.config import EvalConfig
 from hfseg.inference import predict
@@ -102,3 +103,47 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, labels: LabelSet) -> None:
         predict(model, np.zeros((4, 4, 3)), PROCESSOR)
     with pytest.raises(UserError, match="pass its image `processor`"):
         predict(model, pictures())
+
+
+def test_a_loaded_model_predicts_what_its_folder_does(small_runs: dict[str, Path]) -> None:
+    for run in small_runs.values():
+        model = hfseg.load_model(run)
+        assert not model.training
+        expected = predict(str(run), pictures())
+        assert all(map(np.array_equal, predict(model, pictures()), expected))
+        assert all(map(np.array_equal, predict(hfseg.load_model(str(run / "model")), pictures()), expected))
+
+
+def test_arguments_that_are_missing_or_swapped_are_said(tmp_path: Path, labels: LabelSet) -> None:
+    model, photos = tiny_model(labels), tmp_path / "photos"
+    photos.mkdir()
+    pictures()[0].save(photos / "a.jpg")
+    for arguments, said in (
+        (
+            (str(photos),),
+            f"no images to predict. '{photos}' is taken for the model. Write hfseg.predict(model, images)",
+        ),
+        ((model,), "There are no images to predict. Write"),
+        ((photos / "a.jpg", model), "The model comes first; got an object of type PosixPath"),
+        ((pictures(), "runs/x"), "The model comes first; got an object of type list"),
+        ((photos / "a.jpg", "runs/x"), "The model comes first; got the image"),
+        ((model, photos), "hfseg.predict_images(folder, model, output)"),
+    ):
+        with pytest.raises(UserError) as error:
+            predict(*arguments)
+        assert said in str(error.value)
+
+
+def test_a_folder_that_is_no_model_names_the_nearest(tmp_path: Path, small_runs: dict[str, Path]) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "quickstart").symlink_to(small_runs["fcn"])
+    (tmp_path / "runs" / "quickstarts").mkdir()
+    right = f"Did you mean `{tmp_path / 'runs' / 'quickstart'}`?"
+    for wrong in ("quikstart", "quickstarts"):
+        for attempt in (hfseg.load_model, lambda folder: predict(folder, pictures())):
+            with pytest.raises(UserError) as error:
+                attempt(tmp_path / "runs" / wrong)
+            assert right in str(error.value)
+            assert wrong in str(error.value)
+    with pytest.raises(UserError, match=r"is a folder without a model: it has no config\.json\.$"):
+        hfseg.load_model(tmp_path)

@@ -35,7 +35,7 @@ from transformers import (
 from hfseg import LabelSet, RunConfig, SegMetrics, UserError, load_dataset, predict, run
 from hfseg.config import ModelConfig
 from hfseg.config.sections import FreezeStages
-from hfseg.models import encoder_name, load_model, processor_beside, reload
+from hfseg.models import build_model, encoder_name, processor_beside, reload
 from tests.builders import write_config
 
 LABELS = LabelSet(["a", "b", "c"])
@@ -87,7 +87,7 @@ def save(kind: str, folder: Path, num_labels: int = 5) -> PreTrainedModel:
 
 
 def load(source: Path, **changes: object) -> PreTrainedModel:
-    return load_model(ModelConfig(type="auto", init=str(source), **changes), LABELS)
+    return build_model(ModelConfig(type="auto", init=str(source), **changes), LABELS)
 
 
 def verdict(caplog: pytest.LogCaptureFixture) -> str:
@@ -110,7 +110,7 @@ def test_trains_scores_and_reloads(kind: str, pets: Path, tmp_path: Path) -> Non
     stock, info = AutoModelForSemanticSegmentation.from_pretrained(folder, output_loading_info=True)
     assert not any(info.values())
     assert stock.config.id2label == {0: "pet", 1: "background", 2: "boundary"}
-    ours = load_model(ModelConfig(type="auto", init=str(folder)), LabelSet(["pet", "background", "boundary"]))
+    ours = build_model(ModelConfig(type="auto", init=str(folder)), LabelSet(["pet", "background", "boundary"]))
     pixel_values = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(
@@ -139,7 +139,7 @@ def test_every_tensor_or_all_but_the_classifier(kind: str, tmp_path: Path, caplo
     expected = model.state_dict()
     assert all(tensor.equal(expected[name]) for name, tensor in same.state_dict().items())
     caplog.clear()
-    other = load_model(ModelConfig(type="auto", init=str(tmp_path)), LabelSet(["a", "b"])).eval()
+    other = build_model(ModelConfig(type="auto", init=str(tmp_path)), LabelSet(["a", "b"])).eval()
     assert "all but the classifier, which is new: the checkpoint has 3 classes, this task 2" in verdict(caplog)
     assert other(torch.randn(1, 3, 64, 64)).logits.shape[1] == 2
     shapes = {name: tensor for name, tensor in other.state_dict().items() if tensor.shape[:1] != (2,)}

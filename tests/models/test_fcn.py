@@ -12,7 +12,7 @@ from transformers import SegformerImageProcessor
 
 from hfseg import HfsegFCNConfig, HfsegFCNForSemanticSegmentation, LabelSet
 from hfseg.config import ModelConfig
-from hfseg.models import load_model
+from hfseg.models import build_model
 
 LABELS = LabelSet([f"class {index}" for index in range(21)])
 
@@ -41,7 +41,7 @@ def test_it_starts_as_torchvisions() -> None:
 
 def test_a_new_head_on_a_trained_encoder_does_too(tmp_path: Path) -> None:
     torch.save(torchvision.models.resnet50(weights=None).state_dict(), tmp_path / "resnet50.pth")
-    model = load_model(ModelConfig(type="fcn", init=str(tmp_path / "resnet50.pth")), LABELS)
+    model = build_model(ModelConfig(type="fcn", init=str(tmp_path / "resnet50.pth")), LABELS)
     for prefix in ("classifier.", "aux_classifier."):
         assert_same_distribution(model, prefix)
 

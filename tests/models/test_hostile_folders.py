@@ -28,8 +28,9 @@ from hfseg import LabelSet, SegmentationPipeline, UserError, predict
 from hfseg.config import ModelConfig, RunConfig
 from hfseg.inference import predict_images
 from hfseg.inference.onnx import check_beside, metadata, own_size
+from hfseg.inference.predictor import with_processor
 from hfseg.inference.run_predictor import load_predictor
-from hfseg.models import dry_run, load_model, load_processor, load_trained
+from hfseg.models import build_model, dry_run, load_model, load_processor
 from hfseg.models.model_files import ModelConfigSchema, read_config_file
 from tests.conftest import REPOSITORY
 
@@ -64,7 +65,7 @@ def by_predictor(folder: Path) -> None:
 
 def by_pipeline_and_export(folder: Path) -> None:
     """Of the export all but the tracing, which takes seconds and sees nothing of the folder's text."""
-    model, processor = load_trained(str(folder))  # as `predict` loads what it gets a folder of
+    model, processor = with_processor(folder)  # as `predict` loads what it gets a folder of
     predict(model, IMAGE, processor, return_probabilities=True)
     check_beside(folder / "out" / "x.onnx", processor, str(folder))
     metadata(model, processor)
@@ -75,11 +76,11 @@ def by_pipeline_and_export(folder: Path) -> None:
 def by_training(folder: Path) -> None:
     config = RunConfig(name="x", data={"name": "synthetic_pet"}, model={"type": "auto", "init": str(folder)})
     load_processor(config)
-    load_model(config.model, LABELS, exact=True)(pixel_values=torch.zeros(1, 3, 32, 32))
+    build_model(config.model, LABELS, exact=True)(pixel_values=torch.zeros(1, 3, 32, 32))
 
 
 def by_segformer(folder: Path) -> None:
-    load_model(ModelConfig(type="segformer", init=str(folder)), LABELS)
+    build_model(ModelConfig(type="segformer", init=str(folder)), LABELS)
 
 
 DOORS = (by_predict, by_predictor, by_pipeline_and_export, by_training, by_segformer)
@@ -211,7 +212,7 @@ def test_weights_that_are_no_numbers_are_refused(value: float, name: str, plain:
 
 def test_scores_that_are_no_numbers_are_refused(plain: Path) -> None:
     """Of a model in memory, which no door has looked at."""
-    model, processor = load_trained(str(plain))
+    model, processor = with_processor(plain)
     model.decode_head.classifier.bias.data[0] = float("nan")
     segment = SegmentationPipeline(model, processor)
     for attempt in (lambda: predict(model, IMAGE, processor), lambda: segment(IMAGE)):
@@ -242,7 +243,7 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def by_dry_run(folder: Path) -> None:
-    problem, _ = dry_run(load_model(ModelConfig(type="auto", init=str(folder)), LABELS), (64, 64))
+    problem, _ = dry_run(build_model(ModelConfig(type="auto", init=str(folder)), LABELS), (64, 64))
     if problem is not None:
         raise UserError(problem)
 
@@ -328,16 +329,16 @@ def test_code_is_not_run_and_not_asked_for(
 def test_code_is_run_where_the_user_says_so(plain: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = hostile(plain, tmp_path / "x", {"auto_map": LOCAL, "model_type": "nothing-known"}, {})
     with pytest.raises(UserError, match=r"which was not run.*--trust-remote-code"):
-        load_trained(str(folder))
+        load_model(str(folder))
     stock = SegformerForSemanticSegmentation.from_pretrained(plain)
     stock.save_pretrained(tmp_path / "renamed", save_original_format=False)  # as the class of the code has them
     shutil.copy(tmp_path / "renamed" / "model.safetensors", folder)
     with caplog.at_level("WARNING"):
-        load_trained(str(folder), trust=True)
+        load_model(folder, trust_remote_code=True)
     assert (tmp_path / "marker").exists()
     assert f"in the local folder {folder}" in caplog.text
     model = ModelConfig(type="auto", init=str(folder), trust_remote_code=True)
-    load_model(model, LABELS, exact=True)
+    build_model(model, LABELS, exact=True)
     with pytest.raises(ValueError, match="is for `type: auto`"):
         ModelConfig(trust_remote_code=True)
 

@@ -13,7 +13,7 @@ from transformers import SegformerConfig, SegformerForImageClassification, Segfo
 from hfseg import HfsegSegformerForSemanticSegmentation, LabelSet, UserError
 from hfseg.config import ModelConfig
 from hfseg.config.sections import FreezeStages
-from hfseg.models import load_model
+from hfseg.models import build_model
 
 LABELS = LabelSet(["a", "b", "c"])
 SIZE = {"id2label": LABELS.id2label, "label2id": LABELS.label2id}
@@ -30,7 +30,7 @@ def verdict(caplog: pytest.LogCaptureFixture) -> str:
 
 
 def load(source: Path, **changes: object) -> torch.nn.Module:
-    return load_model(ModelConfig(init=str(source), **changes), LABELS).eval()
+    return build_model(ModelConfig(init=str(source), **changes), LABELS).eval()
 
 
 def stock() -> SegformerForSemanticSegmentation:
@@ -213,7 +213,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, spoil: object) -> None:
 )
 def test_wrong_settings_are_named(changes: dict, said: str) -> None:
     with pytest.raises(UserError) as error:
-        load_model(ModelConfig(**changes), LABELS)
+        build_model(ModelConfig(**changes), LABELS)
     assert said in str(error.value)
 
 
@@ -268,6 +268,6 @@ def test_torchvision_enum_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch, 
     torch.save(
         torchvision.models.resnet50(weights=None).state_dict(), tmp_path / "checkpoints" / Path(weights.url).name
     )
-    ours = load_model(ModelConfig(**FCN, init="ResNet50_Weights.IMAGENET1K_V2"), LABELS)
+    ours = build_model(ModelConfig(**FCN, init="ResNet50_Weights.IMAGENET1K_V2"), LABELS)
     saved = torch.load(tmp_path / "checkpoints" / Path(weights.url).name, weights_only=True)
     assert ours.backbone["conv1"].weight.equal(saved["conv1.weight"])

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from hfseg import LabelSet, UserError
 from hfseg.config import ModelConfig
-from hfseg.models import load_model, load_trained
+from hfseg.models import build_model, load_model
 from hfseg.models.weight_files import convert, read_safetensors, read_weights
 
 STATE = {"backbone.a.weight": torch.arange(6.0).reshape(2, 3), "classifier.bias": torch.ones(2)}
@@ -77,7 +77,7 @@ def test_a_safetensors_file(tmp_path: Path) -> None:
 def test_what_has_no_weights_is_told(content: object, said: str, kind: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "x.pth")
     with pytest.raises(UserError, match=said) as error:
-        load_model(ModelConfig(type=kind, init=str(tmp_path / "x.pth")), LabelSet(["a", "b"]))
+        build_model(ModelConfig(type=kind, init=str(tmp_path / "x.pth")), LabelSet(["a", "b"]))
     assert len(str(error.value)) < 900
     assert "\\x1b" not in str(error.value)
 
@@ -123,13 +123,13 @@ def test_the_command_that_is_named_converts(plain: Path, tmp_path: Path, monkeyp
     torch.save(expected, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
     with pytest.raises(UserError) as error:
-        load_trained(str(folder))
+        load_model(str(folder))
     python, option, code, argument = shlex.split(str(error.value).partition("Convert it once: ")[2])
     assert (python, option) == ("python", "-c")
     monkeypatch.setattr(sys, "argv", [option, argument])
     exec(code, {})
     assert all(load_file(folder / "model.safetensors")[name].equal(tensor) for name, tensor in expected.items())
-    load_trained(str(folder))
+    load_model(str(folder))
 
 
 def test_a_folders_shards_are_converted_under_their_own_names(tmp_path: Path) -> None:
@@ -160,6 +160,6 @@ def test_pickled_shards_are_those_of_the_index(tmp_path: Path) -> None:
 def test_a_run_without_a_model_is_told(tmp_path: Path) -> None:
     (tmp_path / "run_config.yaml").write_text("name: x")
     (tmp_path / "model").mkdir()
-    for load in (load_trained, lambda source: load_model(ModelConfig(init=source), LabelSet(["a", "b"]))):
+    for load in (load_model, lambda source: build_model(ModelConfig(init=source), LabelSet(["a", "b"]))):
         with pytest.raises(UserError, match=r"a run that has left no model: .*--resume"):
             load(str(tmp_path))

@@ -17,7 +17,7 @@ from transformers import TrainingArguments
 from hfseg import HubTransferError, LabelSet, SegTrainer, UserError, publish_finished, pull, push, run
 from hfseg.config import ModelConfig
 from hfseg.hub import check_access, model_files, public_files
-from hfseg.models import load_model
+from hfseg.models import build_model
 from hfseg.runs import public_config
 from tests.builders import USER, config_of, environment, make_model, segment
 from tests.conftest import REPOSITORY
@@ -124,7 +124,7 @@ def test_a_token_in_a_file_is_refused(hub: HubServer) -> None:
 def test_weights_come_from_a_pinned_snapshot(hub: HubServer, finished_run: Path, labels: LabelSet) -> None:
     push(finished_run, "tester/b0")
     hub.log.clear()
-    model = load_model(ModelConfig(init="tester/b0", size="b0"), labels)
+    model = build_model(ModelConfig(init="tester/b0", size="b0"), labels)
     saved = load_file(finished_run / "model" / "model.safetensors")
     state = model.state_dict()
     changed = [name for name in saved if not torch.equal(saved[name], state[name])]

@@ -17,7 +17,7 @@ from hfseg import HubTransferError, UserError, pull, push
 from hfseg.config import ModelConfig
 from hfseg.hub import push_files
 from hfseg.labels import LabelSet
-from hfseg.models import load_model
+from hfseg.models import build_model
 from tests.builders import NEWER_CLIENT, environment
 from tests.hub.server import HubServer
 
@@ -175,7 +175,7 @@ def test_a_repository_of_another_kind(hub: HubServer, run_dir: Path, labels: Lab
     with pytest.raises(UserError, match="tester/pets is a data set of the Hub: choose another name"):
         push(run_dir, "tester/pets")
     with pytest.raises(HubTransferError, match="tester/pets is a data set of the Hub, not a model"):
-        load_model(ModelConfig(init="tester/pets"), labels)
+        build_model(ModelConfig(init="tester/pets"), labels)
     api.create_repo("tester/seen", private=False)
     with pytest.raises(UserError, match=r"everybody can see it.*hub\.private=false"):
         push(run_dir, "tester/seen")
@@ -246,7 +246,7 @@ def test_a_pull_of_what_is_not_there(hub: HubServer, run_dir: Path, empty_cache:
     with pytest.raises(HubTransferError, match=r"Downloading tester/tiny failed"):
         pull("tester/tiny", token=hub.stranger_token)  # it is private
     with pytest.raises(HubTransferError, match=r"model\.init='tester/none' is no folder here and cannot be had"):
-        load_model(ModelConfig(init="tester/none"), labels)
+        build_model(ModelConfig(init="tester/none"), labels)
     hub.stop()
     with pytest.raises(HubTransferError, match=r"Downloading tester/tiny failed"):
         pull("tester/tiny")

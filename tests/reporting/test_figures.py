@@ -23,8 +23,8 @@ from hfseg.reporting import (
     escape_markdown,
     inline_svg,
     plot_class_bars,
-    plot_confusion,
     plot_learning_curves,
+    plot_matrix,
     save_figure,
 )
 from hfseg.reporting.charts import MAX_SIDE, MAX_SIDE_NAMES, row_shares
@@ -81,7 +81,7 @@ def test_confusion_in_percent_of_rows() -> None:
     shares = row_shares(matrix)
     assert shares[0].tolist() == [0.9, 0.1, 0]
     assert np.isnan(shares[1]).all()
-    texts = [text.get_text() for text in plot_confusion(matrix, ["a", "b", "c"]).axes[0].texts]
+    texts = [text.get_text() for text in plot_matrix(matrix, ["a", "b", "c"]).axes[0].texts]
     assert texts == ["90", "10", "0", "25", "25", "50"]
 
 
@@ -127,7 +127,7 @@ def test_files_and_inline_svg(labels: LabelSet, tmp_path: Path) -> None:
 @pytest.mark.parametrize("num_classes", [41, 150, 500])
 def test_many_classes_make_no_larger_figures(num_classes: int) -> None:
     names = [str(number) for number in range(num_classes)]
-    confusion = plot_confusion(np.eye(num_classes, dtype=int), names)
+    confusion = plot_matrix(np.eye(num_classes, dtype=int), names)
     rows = [{"name": name, "iou": 0.5} for name in names]
     bars = plot_class_bars({"one": rows, "two": rows})
     assert max(confusion.get_size_inches()) <= MAX_SIDE
@@ -143,7 +143,7 @@ def test_names_cannot_steer_a_terminal(tmp_path: Path) -> None:
     name, escaped = "[red]\x1b[31mcar", "[red]\\x1b[31mcar"
     labels = LabelSet([name, "b"])
     matrix, bars = (
-        plot_confusion(np.eye(2, dtype=int), labels.names),
+        plot_matrix(np.eye(2, dtype=int), labels.names),
         plot_class_bars({"x": [{"name": name, "iou": 1}]}),
     )
     legend = plot_examples([make_example(labels)], labels).legends[0].get_texts()
@@ -168,7 +168,7 @@ def test_names_are_not_formulas(tmp_path: Path) -> None:
     assert shown == [*labels.names, "wrong"]
     rows = [{"name": name, "iou": 0.5} for name in labels.names]
     save_figure(plot_class_bars({"run": rows}), tmp_path / "bars.png")
-    save_figure(plot_confusion(np.eye(3, dtype=int), labels.names), tmp_path / "confusion.png")
+    save_figure(plot_matrix(np.eye(3, dtype=int), labels.names), tmp_path / "confusion.png")
     save_figure(plot_learning_curves({"$z^$": HISTORY, "b": HISTORY}), tmp_path / "curves.png")
     tile = Tile(example.name, "train", example.image, example.label, ("$fault^$",))
     plot_contact_sheet([tile], labels, "$title^$", tmp_path / "sheet.png")

@@ -14,7 +14,7 @@ from hfseg.config import EvalConfig
 from hfseg.data import CATEGORIES
 from hfseg.data.cityscapes import CLASSES
 from hfseg.files import parse_yaml
-from hfseg.models import load_model, load_processor, temperature_of
+from hfseg.models import build_model, load_processor, temperature_of
 from hfseg.runs import RunResults
 from tests.builders import write_config
 
@@ -68,7 +68,7 @@ def test_the_temperature_is_that_of_validation_and_used(scored: Path, pets: Path
     metrics = json.loads((scored / "run/metrics.json").read_text())
     config = RunConfig.load(scored / "run/run_config.yaml")
     labels = SegMetrics(3).labels
-    model = load_model(config.model, labels, str(scored / "run/model"), exact=True)
+    model = build_model(config.model, labels, str(scored / "run/model"), exact=True)
     assert temperature_of(model.config) == metrics["eval_temperature"] != 7.5
     names = RunResults.read(scored / "run").require_counts()["test_names"]
     _, probabilities = predict(

@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from hfseg import HfsegFCNConfig, HfsegFCNForSemanticSegmentation, LabelSet, RunConfig, UserError, run, speed_up
-from hfseg.models import encoder_name, has_lora, load_model, merge_lora
+from hfseg.models import build_model, encoder_name, has_lora, merge_lora
 from hfseg.training import early_stopping
 from tests.builders import (
     assert_same_run,
@@ -229,8 +229,8 @@ def test_what_is_scored_as_it_is_has_no_updates(tmp_path: Path) -> None:
     config = RunConfig.from_tree(
         {"name": "a", "data": {"name": "synthetic_pet"}, "model": {"lora": {"r": 2, "alpha": 4}}}, "test"
     ).model
-    assert has_lora(load_model(config, LABELS))
-    assert not has_lora(load_model(config, LABELS, exact=True))
+    assert has_lora(build_model(config, LABELS))
+    assert not has_lora(build_model(config, LABELS, exact=True))
 
 
 @pytest.mark.parametrize(
