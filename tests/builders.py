@@ -129,7 +129,8 @@ def with_small_model(finished: Path, folder: Path, kind: str, labels: LabelSet) 
     model.save_pretrained(copy / "model")
     SegformerImageProcessor(size={"height": 64, "width": 64}).save_pretrained(copy / "model")
     config = yaml.safe_load((copy / "run_config.yaml").read_text())
-    config["model"]["type"], config["output_dir"] = kind, str(copy)
+    config["model"] |= {"type": kind, "size": {"segformer": "b0", "fcn": "resnet50"}[kind]}
+    config["output_dir"] = str(copy)
     (copy / "run_config.yaml").write_text(yaml.safe_dump(config))
     write_card(copy)
     return copy

@@ -163,7 +163,7 @@ def walk(samples: Sequence[Callable[[], Sample]], labels: LabelSet, quick: bool)
     pool = ThreadPoolExecutor(num_cores())
     try:
         results = chain.from_iterable(pool.map(task, range(0, len(samples), TASK)))
-        console = Console(stderr=True)
+        console = Console(stderr=True, force_jupyter=False)  # whose bar needs a package more
         return list(track(results, "checking", total=len(samples), console=console, transient=True, disable=quick))
     finally:
         pool.shutdown(cancel_futures=True)  # on Ctrl-C, what has not begun

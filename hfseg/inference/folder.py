@@ -93,7 +93,8 @@ def predict_images(
         todo = [entry for entry in found.images.items() if entry[0] not in finished]
         mine = todo[state.process_index :: state.num_processes]
         columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-        with Progress(*columns, console=Console(stderr=True), disable=not state.is_main_process) as bar:
+        console = Console(stderr=True, force_jupyter=False)  # whose bar needs a package more
+        with Progress(*columns, console=console, disable=not state.is_main_process) as bar:
             for line in bar.track(share.segment(mine), total=len(mine), description="Segmenting"):
                 folder.append(state.process_index, line)
         problems = found.problems + gather_object(share.problems)  # waits for every process

@@ -121,14 +121,17 @@ def _draw(
     columns = min(COLUMNS, len(cells))
     side = WIDTH / max(columns, 2)
     shapes = [picture.height / picture.width for picture in pictures for _ in range(len(cells) // len(pictures))]
-    heights = [side * max(shapes[start : start + columns]) + 0.2 for start in range(0, len(cells), columns)]
+    heights = [side * max(shapes[start : start + columns]) + 0.25 for start in range(0, len(cells), columns)]
     figure = NotebookFigure(figsize=(side * columns, sum(heights)))
     grid = figure.subplots(len(heights), columns, squeeze=False, height_ratios=heights).ravel()
     for axes in grid:
         axes.set_axis_off()
     for axes, (cell, name) in zip(grid, cells, strict=False):
         axes.imshow(cell)
-        axes.set_title(printable(name[-MAX_NAME:]), fontsize=8, fontweight="normal")
+        axes.set_axis_on()
+        axes.set(xticks=[], yticks=[])
+        axes.set_xlabel(printable(name[-MAX_NAME:]), fontsize=8)
+        axes.spines[:].set_visible(False)
     return figure
 
 
