@@ -87,10 +87,9 @@ def _class_rows(run: RunResults, split: Split) -> list[dict[str, Any]]:
     if split not in SPLITS:
         raise UserError(f"split={split!r}: a run's splits are 'eval' (validation) and 'test'.")
     if not run.per_class.get(split):
-        why = "; ".join(f"{name} {run.problems[name]}" for name in REQUIRED if name in run.problems) or "it failed"
-        raise UserError(
-            f"{run.folder} has no scores of the {SPLITS[split]} split: {why}. Finish it, or score it again."
-        )
+        found = [f"{name} {run.problems[name]}" for name in REQUIRED if name in run.problems]
+        why = "; ".join(found) or run.metrics.get(f"{split}_error", "it was not scored")
+        raise UserError(f"{run.folder} has no scores of the {SPLITS[split]} split: {why}. Finish the run.")
     return run.per_class[split]
 
 

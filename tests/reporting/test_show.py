@@ -76,10 +76,13 @@ def test_classes_come_from_a_model_from_names_or_from_the_ids(labels: LabelSet) 
 
 def test_large_images_are_drawn_small_with_thin_classes_in_the_legend() -> None:
     image, mask = Image.new("RGB", (3000, 2000)), np.zeros((2000, 3000), np.uint8)
+    mask[:, 1500:] = 2
     mask[:, 7] = 1
     figure = hfseg.show(image, mask, LABELS)
     assert {cell.shape for cell in drawn(figure)} == {(427, 640, 3)}
-    assert legend(figure) == ["a", "b"]
+    assert legend(figure) == ["a", "b", "c"]
+    colours = set(map(tuple, drawn(figure)[1][:, 100:].reshape(-1, 3).tolist()))
+    assert len(colours) == 2, "no class between the classes"
 
 
 @pytest.mark.parametrize(
