@@ -14,7 +14,6 @@ from PIL import Image
 
 NOTEBOOKS = Path(__file__).parent.parent / "docs" / "notebooks"
 PROGRESS = "<IPython.core.display.HTML object>"  # what a Trainer's bar and table are as text
-NUM_COLOURS = 64
 
 
 def run_notebook(path: Path, folder: Path) -> nbformat.NotebookNode:
@@ -26,14 +25,14 @@ def run_notebook(path: Path, folder: Path) -> nbformat.NotebookNode:
 
 
 def without_logs(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The notebook without printed text and times, and with figures of few colours, which take less space."""
+    """The notebook without printed text and times, and with figures that take less space."""
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if is_shown(output)]
             for output in cell.outputs:
                 if "image/png" in output.data:
-                    output.data["image/png"] = with_few_colours(output.data["image/png"])
+                    output.data |= smaller(output.data.pop("image/png"))
     return notebook
 
 
@@ -42,12 +41,12 @@ def is_shown(output: nbformat.NotebookNode) -> bool:
     return output.output_type in ("execute_result", "display_data") and output.data.get("text/plain") != PROGRESS
 
 
-def with_few_colours(png: str) -> str:
-    """A picture in base64, as another one."""
+def smaller(png: str) -> dict[str, str]:
+    """A picture in base64 as JPEG, or as it is where that takes less space."""
     file = io.BytesIO()
-    picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
-    picture.quantize(NUM_COLOURS, dither=Image.Dither.NONE).save(file, format="PNG", optimize=True)
-    return base64.b64encode(file.getvalue()).decode()
+    Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB").save(file, format="JPEG", quality=80, subsampling=0)
+    jpeg = base64.b64encode(file.getvalue()).decode()
+    return {"image/png": png} if len(png) < len(jpeg) else {"image/jpeg": jpeg}
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ def outputs(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
 
 
 def num_figures(notebook: nbformat.NotebookNode) -> int:
-    return sum("image/png" in output.get("data", {}) for output in outputs(notebook))
+    return sum(bool({"image/png", "image/jpeg"} & output.data.keys()) for output in outputs(notebook))
 
 
 def test_there_are_two() -> None:
