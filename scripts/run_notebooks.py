@@ -44,7 +44,7 @@ def is_shown(output: nbformat.NotebookNode) -> bool:
 def smaller(png: str) -> dict[str, str]:
     """A picture in base64 as JPEG, or as it is where that takes less space."""
     file = io.BytesIO()
-    Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB").save(file, format="JPEG", quality=80, subsampling=0)
+    Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB").save(file, format="JPEG", quality=75)
     jpeg = base64.b64encode(file.getvalue()).decode()
     return {"image/png": png} if len(png) < len(jpeg) else {"image/jpeg": jpeg}
 
