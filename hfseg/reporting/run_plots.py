@@ -33,7 +33,7 @@ def plot_curves(*runs: Run | Rows) -> Figure:
 
 
 def plot_classes(*runs: Run | SegMetrics, split: Split = "test") -> Figure:
-    """Draws the IoU of each class as bars, side by side for several runs; with 95 % intervals where a run has them.
+    """Draws the IoU of each class as bars, side by side for several runs.
 
     Args:
         runs: folders of finished runs, or SegMetrics, over the same classes.
