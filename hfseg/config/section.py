@@ -2,15 +2,17 @@
 
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
-from typing import Any, Self, get_args
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-# `type(BaseModel)`, under the one name by which mypy knows it
-from pydantic._internal._model_construction import ModelMetaclass
-
 from hfseg.config.train_keys import hint
 from hfseg.errors import UserError, shown
+
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)
 
 MAX_PROBLEMS = 30  # that one message lists
 

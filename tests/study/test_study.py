@@ -249,7 +249,7 @@ def test_an_interrupted_study_answers_from_what_there_is(tmp_path: Path, monkeyp
     config = study_config(tmp_path)
     jobs = plan(config)
 
-    def interrupt(job: Job, script: Path) -> int:
+    def interrupt(job: Job) -> int:
         if job.name == "tuned-seed0":
             raise KeyboardInterrupt
         if job.name == "scratch-seed0":
