@@ -12,6 +12,7 @@ from hfseg.data.images import (
     as_rgb,
     check_regular,
     depth_problem,
+    encode_label,
     explain_unreadable,
     has_more_frames,
     is_image,
@@ -26,7 +27,7 @@ from hfseg.data.load import cache_folder, find_source, load_dataset
 from hfseg.data.masks import list_greys, looks_grey, place_ids
 from hfseg.data.oxford_pet import pet_labels
 from hfseg.data.pairing import same_form
-from hfseg.data.rows import EncodedRows, file_of_cell, undecoded
+from hfseg.data.rows import EncodedRows, file_of_cell, read_row, undecoded
 from hfseg.data.samples import EvalSet, StreamingTrainSet, TrainSet, eval_set, some_rows, train_set
 from hfseg.data.source import Pair, Source, file_state
 from hfseg.data.transforms import TrainTransform
@@ -53,6 +54,7 @@ __all__ = [
     "cityscapes_labels",
     "depth_problem",
     "draft_class_file",
+    "encode_label",
     "eval_set",
     "explain_unreadable",
     "file_of_cell",
@@ -73,6 +75,7 @@ __all__ = [
     "orientation_of",
     "pet_labels",
     "place_ids",
+    "read_row",
     "reading",
     "same_form",
     "some_rows",
