@@ -117,7 +117,7 @@ def _push(given: argparse.Namespace) -> None:
 
 def push_dataset(name: str, overrides: Sequence[str] = (), licence: str | None = None) -> None:
     """Publishes the data of a config or a folder; what a config's `hub` says is about models."""
-    config = load(name, ["hub=null", *overrides], trains=False)
+    config = load(name, ["hub={}", *overrides], trains=False)
     from hfseg.doctor import check
     from hfseg.publishing import check_data_push, push_data
 

@@ -9,29 +9,21 @@ from typing import Any
 
 import datasets
 import numpy as np
-from datasets.info import DatasetInfosDict
-from datasets.utils.metadata import MetadataConfigs
-from huggingface_hub import DatasetCard, DatasetCardData
 
-from hfseg.config import DataConfig, RunConfig
+from hfseg.config import RunConfig
 from hfseg.data import cache_folder, encode_label, file_of_cell, load_dataset, read_row, reading, undecoded
 from hfseg.errors import UserError, shown
 from hfseg.files import writing
 from hfseg.hub import PushResult, check_access, public_files, push_files
 from hfseg.labels import LabelSet
+from hfseg.publishing.data_card import CLASS_FILE, FOLDER, SPLITS, build_data_card, published_ignore_index
 from hfseg.publishing.plain_images import without_metadata
 from hfseg.publishing.push import print_outcome
-from hfseg.reporting import escape_markdown
 from hfseg.runs import DATA_SETS
 
 logger = logging.getLogger(__name__)
 
-TEMPLATE = Path(__file__).with_name("data_card.md.jinja")
-SPLITS = ("train", "validation", "test")
-FOLDER = "data"  # of the parquet files in the repository
 ROWS = 1000  # of a file
-CLASS_FILE = "id2label.json"
-SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M")
 
 
 def check_data_push(config: RunConfig, licence: str | None) -> str:
@@ -71,7 +63,7 @@ def push_data(config: RunConfig, repo: str, licence: str | None) -> PushResult:
         licence: see there.
 
     Raises:
-        UserError: the data cannot be read, or a row has a path of this machine as its name.
+        UserError: the data cannot be read.
         HubTransferError: the transfer failed; says what has reached the repository.
     """
     data, labels = load_dataset(config.data)
@@ -82,7 +74,7 @@ def push_data(config: RunConfig, repo: str, licence: str | None) -> PushResult:
         files: dict[str, str | Path] = {f"{FOLDER}/{path.name}": path for path in Path(folder).glob("*.parquet")}
         files[CLASS_FILE] = json.dumps(labels.id2label, indent=2, ensure_ascii=False) + "\n"
         licence = licence or DATA_SETS[config.data.name].data_licence
-        files["README.md"] = str(data_card(config.data, labels, info, repo, licence))
+        files["README.md"] = str(build_data_card(config.data, labels, info, repo, licence))
         hub, public = config.hub, public_files(files, {str(Path.home()): "~"})
         result = push_files(
             public, repo, "Publish the data set", hub.revision, hub.private, hub.create_pr, None, "dataset", FOLDER
@@ -92,10 +84,7 @@ def push_data(config: RunConfig, repo: str, licence: str | None) -> PushResult:
 
 
 def write_parquet(data: Mapping[str, datasets.Dataset], labels: LabelSet, folder: Path) -> datasets.DatasetInfo:
-    """Writes the splits into files of at most 1000 rows, a few images at a time; returns what `datasets` says of them.
-
-    Raises UserError for a row that is called by a path of this machine.
-    """
+    """Writes the splits into files of at most 1000 rows, a few images at a time; returns what `datasets` says."""
     columns = {"image": datasets.Image(), "label": datasets.Image(), "name": datasets.Value("string")}
     columns["classes"] = datasets.List(datasets.ClassLabel(names=list(labels.names)))
     features = datasets.Features(columns)
@@ -127,56 +116,15 @@ def write_parquet(data: Mapping[str, datasets.Dataset], labels: LabelSet, folder
 def public_row(cells: Mapping[str, Any], labels: LabelSet) -> dict[str, Any]:
     """A row as it is published, from one with its files as they are stored."""
     row, file = read_row(cells), file_of_cell(cells["image"])
-    if row.name.startswith(("/", "~")):
-        raise UserError(f"A row is called {shown(row.name)}, a path of this machine, which stays here. Rename it.")
     with reading(f"The image of {shown(row.name)}"):
         image = without_metadata(file.read_bytes() if isinstance(file, Path) else file or b"")
-    ids, ignored = row.label, ignore_index(labels)
+    ids, ignored = row.label, published_ignore_index(labels)
     if labels.ignore_index < 0:  # which PNG cannot hold
         ids = np.where(ids < 0, ignored, ids).astype(np.uint8 if ignored == 255 else np.uint16)
     present = np.unique(ids)
     return {
         "image": {"bytes": image, "path": None},
         "label": {"bytes": encode_label(ids), "path": None},
-        "name": row.name,
+        "name": Path(row.name).name if row.name.startswith(("/", "~")) else row.name,  # no path of a machine
         "classes": present[present < labels.num_labels].tolist(),
     }
-
-
-def ignore_index(labels: LabelSet) -> int:
-    """Of the published masks."""
-    return labels.ignore_index if labels.ignore_index >= 0 else LabelSet(labels.names).ignore_index
-
-
-def data_card(
-    data: DataConfig, labels: LabelSet, info: datasets.DatasetInfo, repo: str, licence: str | None
-) -> DatasetCard:
-    """The card of a published data set, with what the Hub and `datasets` read in its metadata."""
-    sizes = {split.name: split.num_examples for split in info.splits.values()}
-    title = repo.rpartition("/")[2]
-    card_data = DatasetCardData(
-        license=licence or "unknown",
-        pretty_name=title,
-        task_categories=["image-segmentation"],
-        task_ids=["semantic-segmentation"],
-        size_categories=[SIZES[min(max(len(str(sum(sizes.values()))) - 3, 0), len(SIZES) - 1)]],
-        tags=["hfseg"],
-    )
-    DatasetInfosDict({"default": info}).to_dataset_card_data(card_data)
-    files = [{"split": split, "path": f"{FOLDER}/{split}-*"} for split in SPLITS]
-    MetadataConfigs({"default": {"data_files": files}}).to_dataset_card_data(card_data)
-    card: DatasetCard = DatasetCard.from_template(
-        card_data=card_data,
-        template_path=str(TEMPLATE),
-        title=title,
-        repo=repo,
-        source=data.repo,
-        data_set=DATA_SETS[data.name],
-        note=escape_markdown(data.note or ""),
-        names=[escape_markdown(name) for name in labels.names],
-        ignore_index=ignore_index(labels),
-        sizes=sizes,
-        licence=licence,
-        class_file=CLASS_FILE,
-    )
-    return card
