@@ -123,9 +123,10 @@ def test_a_model_trains_on_what_was_published(hub: HubServer, tmp_path: Path) ->
 @LFS
 def test_a_data_set_with_mistakes_is_not_published(hub: HubServer, tmp_path: Path) -> None:
     make_folder(tmp_path / "scans")
-    mask = next((tmp_path / "scans" / "masks" / "train").iterdir())
-    Image.fromarray(np.full(np.asarray(Image.open(mask)).shape, 77, np.uint8)).save(mask)
-    with pytest.raises(UserError, match=mask.name):
+    for name in ("00", "01"):  # reading would stop at the first
+        mask = tmp_path / "scans" / "masks" / "train" / f"{name}.png"
+        Image.fromarray(np.full(np.asarray(Image.open(mask)).shape, 77, np.uint8)).save(mask)
+    with pytest.raises(UserError, match=r"00\.png.*\(1 more; --check lists them all\)"):
         push_dataset(str(tmp_path / "scans"), ["hub.repo=tester/mine", f"output_dir={tmp_path / 'run'}"])
     assert not hub.requests("POST")
     config_of(tmp_path / "scans", {"private": False}).save(tmp_path / "mine.yaml")
@@ -187,13 +188,18 @@ def test_a_plain_image_stays_as_it_is(kind: str, options: dict[str, Any]) -> Non
     ("data", "stored"), [({"ignore_index": -100}, 255), ({"ignore_index": 3}, 3), ({"ignore_index": 200}, 200)]
 )
 def test_any_ignore_index(hub: HubServer, tmp_path: Path, data: dict[str, Any], stored: int) -> None:
-    make_folder(tmp_path / "scans", void=data["ignore_index"] if data["ignore_index"] > 3 else None)
+    make_folder(tmp_path / "scans", void={-100: 255, 3: None, 200: 200}[data["ignore_index"]])
+    if data["ignore_index"] < 0:
+        lines = [*(f"{index}: {name}" for index, name in enumerate(FOLDER_CLASSES)), "255: unlabelled"]
+        (tmp_path / "scans" / "classes.txt").write_text("\n".join(lines))
     config = config_of(tmp_path / "scans", **data)
     publish(config)
     card = hub.files("tester/mine", kind="datasets")["README.md"].decode()
     here, labels = load_dataset(config.data)
     there, names = load_dataset(DataConfig(**read_back(card)))
     assert (names.names, names.ignore_index) == (labels.names, stored)
+    raw = datasets.load_dataset("tester/mine", split="train").cast_column("label", datasets.Image(decode=False))
+    assert all(row["label"]["bytes"].startswith(b"\x89PNG") for row in raw)
     for split, rows in here.items():
         for one, other in zip(rows, there[split], strict=True):
             ids = np.asarray(one["label"])
