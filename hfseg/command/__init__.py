@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from hfseg import __version__
 from hfseg.command import configs, models, results, training
-from hfseg.command.models import export, predict, push
+from hfseg.command.models import export, predict, push, push_dataset
 from hfseg.command.output import lossy_output
 from hfseg.command.training import check, evaluate, study, train
 from hfseg.errors import UserError
@@ -29,6 +29,7 @@ __all__ = [
     "parse",
     "predict",
     "push",
+    "push_dataset",
     "study",
     "train",
 ]

@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Sequence
 
+from hfseg.command.configs import load
 from hfseg.command.parsing import TRUST, Commands, add_command
 
 OVERRIDE = re.compile(r"(eval|data)\.\w+=")
@@ -48,15 +49,20 @@ def add_commands(commands: Commands) -> None:
     parser = add_command(
         commands,
         "push",
-        "publish a finished run on the Hub",
+        "publish a finished run, or a data set, on the Hub",
         """
         hfseg push runs/quickstart hub.repo=me/name
         hfseg push runs/quickstart hub.repo=me/name hub.private=false
+        hfseg push --dataset my/folder hub.repo=me/name --license cc-by-4.0
         """,
-        lambda given: push(given.run, given.overrides),
+        _push,
     )
-    parser.add_argument("run", metavar="RUN_DIR", help="folder of the run")
+    parser.add_argument(
+        "run", metavar="RUN_DIR", help="folder of the run; with --dataset all that `hfseg train` takes"
+    )
     parser.add_argument("overrides", nargs="*", metavar="hub.key=value", help="where to, and how")
+    parser.add_argument("--dataset", action="store_true", help="publish the data, once `hfseg check` finds no error")
+    parser.add_argument("--license", metavar="ID", help="of the data, as the Hub lists it, such as cc-by-4.0 or other")
 
 
 def _predict(given: argparse.Namespace) -> None:
@@ -98,6 +104,26 @@ def export(model: str, file: str, argmax: bool = False, trust_remote_code: bool 
         f"{report['parity_seconds']} s to compare"
     )
     return 0
+
+
+def _push(given: argparse.Namespace) -> None:
+    if given.dataset:
+        push_dataset(given.run, given.overrides, given.license)
+    elif given.license:
+        given.parser.error("--license is for --dataset: a model's card says whose terms hold")
+    else:
+        push(given.run, given.overrides)
+
+
+def push_dataset(name: str, overrides: Sequence[str] = (), licence: str | None = None) -> None:
+    """Publishes the data of a config or a folder; what a config's `hub` says is about models."""
+    config = load(name, ["hub={}", *overrides], trains=False)
+    from hfseg.doctor import check
+    from hfseg.publishing import check_data_push, push_data
+
+    repo = check_data_push(config, licence)
+    check(config).raise_errors()
+    push_data(config, repo, licence)
 
 
 def push(run_dir: str, overrides: Sequence[str] = ()) -> None:

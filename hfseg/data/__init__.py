@@ -13,6 +13,7 @@ from hfseg.data.images import (
     check_regular,
     decode_label,
     depth_problem,
+    encode_label,
     explain_unreadable,
     has_more_frames,
     is_image,
@@ -27,7 +28,7 @@ from hfseg.data.load import cache_folder, find_source, load_dataset
 from hfseg.data.masks import list_greys, looks_grey, place_ids
 from hfseg.data.oxford_pet import pet_labels
 from hfseg.data.pairing import same_form
-from hfseg.data.rows import EncodedRows, file_of_cell, undecoded
+from hfseg.data.rows import EncodedRows, file_of_cell, read_row, undecoded
 from hfseg.data.samples import EvalSet, StreamingTrainSet, TrainSet, eval_set, some_rows, train_set
 from hfseg.data.source import Pair, Source, file_state
 from hfseg.data.transforms import TrainTransform
@@ -55,6 +56,7 @@ __all__ = [
     "decode_label",
     "depth_problem",
     "draft_class_file",
+    "encode_label",
     "eval_set",
     "explain_unreadable",
     "file_of_cell",
@@ -75,6 +77,7 @@ __all__ = [
     "orientation_of",
     "pet_labels",
     "place_ids",
+    "read_row",
     "reading",
     "same_form",
     "some_rows",

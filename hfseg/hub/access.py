@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
@@ -11,20 +11,26 @@ from huggingface_hub.utils import validate_repo_id
 from hfseg.errors import UserError
 from hfseg.hub.failures import TRANSFER_ERRORS, explained
 
+Kind: TypeAlias = Literal["model", "dataset"]
 REVISION = re.compile(r"\w(?:[\w+@-]|[./](?![./]|lock\b|$))*")  # what git allows, without its odd characters
 
 
 def check_access(
-    repo: str, private: bool = True, create_pr: bool = False, token: str | None = None, revision: str | None = None
+    repo: str,
+    private: bool = True,
+    create_pr: bool = False,
+    token: str | None = None,
+    revision: str | None = None,
+    kind: Kind = "model",
 ) -> str:
-    """Looks whether a push could work, before a training or an upload, and changes nothing.
+    """Looks whether a push of a model or a data set could work, before it is made, and changes nothing.
 
     Returns:
         The repository's full name.
 
     Raises:
         UserError: a name or a revision that is not allowed; no token, or one without write permission; a repository
-            that everybody can see, where a private one is wanted; a data set of that name.
+            that everybody can see, where a private one is wanted; for a model, a data set of that name.
         HubTransferError: the Hub cannot be asked.
     """
     check_name(repo, revision)
@@ -39,9 +45,9 @@ def check_access(
         repo = repo if "/" in repo else f"{owner['name']}/{repo}"
         _check_rights(owner, repo, create_pr)
         try:
-            info = hub.model_info(repo)
+            info = hub.repo_info(repo, repo_type=kind)
         except RepositoryNotFoundError:
-            if is_data_set(hub, repo):
+            if kind == "model" and is_data_set(hub, repo):
                 raise UserError(
                     f"hub.repo={repo} is a data set of the Hub: choose another name for the model. Nothing was sent."
                 ) from None

@@ -22,8 +22,9 @@ def build_card(run_dir: Path, repo: str | None = None, show_predictions: bool | 
     Args:
         run_dir: a finished run, or a folder with copies of its files.
         repo: the Hub repository that the card is for; by default the config's `hub.repo`.
-        show_predictions: whether the card has the picture of predictions, which shows images of the data. By default
-            only where the data is drawn by hfseg. A picture that does not exist is never shown.
+        show_predictions: whether the card has the picture of predictions, and examples for the Hub's widget, which
+            show images of the data. By default only where the data is drawn by hfseg. A picture that does not exist is
+            never shown.
 
     Raises:
         UserError: a file of the run is missing or torn; says which.
@@ -34,7 +35,7 @@ def build_card(run_dir: Path, repo: str | None = None, show_predictions: bool | 
     repo = repo or config.hub.repo
     show = data_set.is_drawn if show_predictions is None else show_predictions
     card: ModelCard = ModelCard.from_template(
-        card_data=metadata(run),
+        card_data=metadata(run, show),
         template_path=str(TEMPLATE),
         run=run,
         metrics=metrics,

@@ -31,7 +31,9 @@ def check_card(path: Path) -> ModelCard:
         card = ModelCard(content)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"{path} is no model card ({error}). {REMEDY}") from error
-    problems = [*_metadata_problems(card), *_text_problems(card.text, path.parent)]
+    examples = [each for each in card.data.to_dict().get("widget") or [] if isinstance(each, dict)]
+    shown = [str(each["src"]) for each in examples if each.get("src")]
+    problems = [*_metadata_problems(card), *_text_problems(card.text, path.parent, shown)]
     home = Path.home()
     if home != Path("/") and f"{home}/" in content:
         problems.append(f"it names a folder of this machine: {home}")
@@ -64,10 +66,10 @@ def _metadata_problems(card: ModelCard) -> list[str]:
     return problems
 
 
-def _text_problems(text: str, folder: Path) -> list[str]:
+def _text_problems(text: str, folder: Path, shown: list[str]) -> list[str]:
+    """`shown` are the files and addresses that the widget shows."""
     problems = [f"the section `{section}` is missing" for section in SECTIONS if f"\n{section}\n" not in text]
     prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
-    targets = [
-        target for target in re.findall(r"(?<!\\)\]\(([^)\s]+)\)", prose) if ":" not in target and target[0] != "#"
-    ]
+    found = [*re.findall(r"(?<!\\)\]\(([^)\s]+)\)", prose), *shown]
+    targets = [target for target in found if ":" not in target and target[0] != "#"]
     return problems + [f"it shows {target}, which is missing" for target in targets if not (folder / target).is_file()]

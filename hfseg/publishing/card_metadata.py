@@ -4,20 +4,24 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from hfseg.config import RunConfig
 from hfseg.metrics import metric_name
+from hfseg.reporting import EXAMPLE_IMAGES
 from hfseg.runs import DATA_SETS, RunResults, hub_id, licence_of_weights
 
 # our metric -> the id that the Hub has for it
 HUB_METRICS = {"mean_iou": "mean_iou", "pixel_accuracy": "accuracy", "mean_accuracy": "mean_accuracy"}
 
 
-def metadata(run: RunResults) -> ModelCardData:
-    """Everything that makes the model findable, and its test scores in the Hub's form."""
+def metadata(run: RunResults, show_images: bool = False) -> ModelCardData:
+    """Everything that makes the model findable, and its test scores in the Hub's form.
+
+    With `show_images` also the images of the data that the model's page on the Hub has for a first try.
+    """
     config = run.run_config
     licence, base_model, data_set = licence_of_weights(config), hub_id(config), DATA_SETS[config.data.name]
     data_id = config.data.repo if config.data.name == "hub" else data_set.hub_id
     family = [] if config.model.type == "auto" else [config.model.type]
     relation = {"base_model_relation": "finetune"} if base_model and run.provenance.get("steps") else {}
-    protocol = f"one confusion matrix at the labels' native size, {model_input(config)}"
+    shown = [path for name in EXAMPLE_IMAGES if show_images and (path := run.figure(name))]
     return ModelCardData(
         license=licence.id,
         license_name=licence.name,
@@ -28,6 +32,7 @@ def metadata(run: RunResults) -> ModelCardData:
         datasets=[data_id] if data_id else None,
         metrics=["mean_iou", "accuracy"],
         tags=["semantic-segmentation", "vision", "hfseg", *family],
+        widget=[{"src": path, "example_title": f"Image {number}"} for number, path in enumerate(shown, 1)] or None,
         model_name=config.name,
         eval_results=[
             EvalResult(
@@ -37,7 +42,7 @@ def metadata(run: RunResults) -> ModelCardData:
                 dataset_name=config.data.note or data_set.title,
                 dataset_split="test",
                 metric_type=kind,
-                metric_name=f"{metric_name(key)} ({protocol})",
+                metric_name=f"{metric_name(key)} ({protocol(config)})",
                 metric_value=round(run.metrics[f"test_{key}"], 4),
             )
             for key, kind in HUB_METRICS.items()
@@ -45,6 +50,11 @@ def metadata(run: RunResults) -> ModelCardData:
         ],
         **relation,
     )
+
+
+def protocol(config: RunConfig) -> str:
+    """How the scores were counted, in words."""
+    return f"one confusion matrix at the labels' native size, {model_input(config)}"
 
 
 def model_input(config: RunConfig) -> str:

@@ -59,9 +59,13 @@ def push_run(run_dir: Path, hub: HubConfig) -> PushResult:
     result = push(
         run_dir, hub.repo, revision=hub.revision, private=hub.private, create_pr=hub.create_pr, images=hub.images
     )
+    print_outcome(result)
+    return result
+
+
+def print_outcome(result: PushResult) -> None:
     outcome = "published" if result.is_new else "published before, unchanged"
     Console().print(f"{outcome}: {result.url} (commit {result.commit})", highlight=False, soft_wrap=True)
-    return result
 
 
 def publish_finished(run_dir: str | Path, overrides: Sequence[str] = ()) -> PushResult:

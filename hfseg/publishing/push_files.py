@@ -10,6 +10,7 @@ from hfseg.files import dump_yaml
 from hfseg.hub import Files, model_files, public_files
 from hfseg.publishing.card import build_card
 from hfseg.publishing.card_checks import check_card
+from hfseg.publishing.eval_results import EVAL_RESULTS
 from hfseg.runs import CONFIG, COUNTS, DATA_SETS, REQUIRED, RunResults
 
 MODEL = ("model/config.json", "model/preprocessor_config.json")
@@ -67,7 +68,7 @@ def files_to_push(run: RunResults, repo: str, images: bool = False) -> Files:
         card = str(build_card(folder, repo, show_predictions=images or None))
     files: dict[str, str | Path] = {**model_files(folder / "model")}
     files |= {"README.md": card, CONFIG: dump_yaml(run.public_config)}
-    results = [folder / name for name in (*REQUIRED, "history.jsonl", COUNTS) if name != CONFIG]
+    results = [folder / name for name in (*REQUIRED, "history.jsonl", COUNTS, EVAL_RESULTS) if name != CONFIG]
     pictures = [path for pattern in SHOW_DATA for path in folder.glob(pattern) if shows_data or path.name in PLOTS]
     files |= {path.relative_to(folder).as_posix(): path for path in (*results, *pictures) if path.is_file()}
     return public_files(files, _private_words(run))

@@ -2,7 +2,7 @@
 
 from hfseg.reporting.charts import plot_class_bars, plot_learning_curves, plot_matrix
 from hfseg.reporting.console import print_table
-from hfseg.reporting.examples import draw_figures, keep_examples
+from hfseg.reporting.examples import EXAMPLE_IMAGES, draw_figures, keep_examples
 from hfseg.reporting.page import escape_markdown, inline_svg, number, render
 from hfseg.reporting.pictures import add_legend, class_handles, colour_overlay, ids_in
 from hfseg.reporting.report import class_colours, confusion_matrices, example_groups, fixed_examples, write_report
@@ -21,6 +21,7 @@ from hfseg.reporting.style import (
 
 __all__ = [
     "BLUE",
+    "EXAMPLE_IMAGES",
     "INK",
     "MAX_HEIGHT",
     "MAX_HEIGHT_NAMES",

@@ -11,6 +11,7 @@ from transformers import BaseImageProcessor, PreTrainedModel
 
 from hfseg.config import EvalConfig
 from hfseg.data import some_rows
+from hfseg.files import written_whole
 from hfseg.inference import predict
 from hfseg.labels import LabelSet
 from hfseg.metrics import SPLITS, Counts, SegMetrics, mean_iou
@@ -21,6 +22,7 @@ from hfseg.runs import Example, RunResults, save_examples
 
 NUM_FIXED = 4  # the same for all runs on the same data
 NUM_ALONE = 6  # of them, where no others are known
+EXAMPLE_IMAGES = tuple(f"example_{number}.png" for number in (1, 2, 3))  # the first of the fixed ones, as they are
 Data: TypeAlias = datasets.Dataset | datasets.IterableDataset
 
 
@@ -88,7 +90,10 @@ def choose_examples(areas: Counts) -> dict[int, str]:
 
 
 def draw_figures(run_dir: Path) -> None:
-    """Draws curves, scores and examples from the files of a run's folder; leaves out what has no file."""
+    """Draws curves, scores and examples from the files of a run's folder, and saves a few images as they are.
+
+    What has no file is left out.
+    """
     run = RunResults.read(run_dir)
     figures = {
         "curves": plot_learning_curves({run.name: run.history}),
@@ -101,3 +106,7 @@ def draw_figures(run_dir: Path) -> None:
         figures["confusion"] = plot_matrix(run.confusion["test"], [row["name"] for row in run.per_class["test"]])
     for name, figure in figures.items():
         save_figure(figure, run_dir / "figures" / f"{name}.png")
+    fixed = [example for example in run.examples if not example.title]
+    for name, example in zip(EXAMPLE_IMAGES, fixed, strict=False):
+        with written_whole(run_dir / "figures" / name) as partial:
+            example.image.save(partial, format="PNG")

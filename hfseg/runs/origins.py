@@ -28,6 +28,8 @@ class DataSet:
     hub_id: str | None = None
     weights: Licence | None = None  # trained on it, where its terms hold for them
     is_drawn: bool = False  # by hfseg, so that its pictures may be shown to anyone
+    data_licence: str | None = None  # of the Hub's list, where it is known
+    may_be_passed_on: bool = True
 
 
 CITYSCAPES = Licence(
@@ -38,6 +40,7 @@ CITYSCAPES = Licence(
 )
 OWN_LICENCE = "The data has a licence of its own, which hfseg does not know."
 OWN_LIMITS = "It knows the kind of pictures it was trained on; nothing is known of any other kind."
+DRAWN_LICENCE = "The data is drawn by hfseg (Apache-2.0)."
 DRAWN_LIMITS = "The training pictures are drawn by a program: this is a demonstration and no model for photographs."
 DATA_SETS = {
     "oxford_pet": DataSet(
@@ -45,20 +48,22 @@ DATA_SETS = {
         "The data, Oxford-IIIT Pet, is CC BY-SA 4.0; its pictures belong to their photographers.",
         "It knows cats and dogs that fill much of the picture; other animals, and scenes with several, are new to it.",
         hub_id="timm/oxford-iiit-pet",
+        data_licence="cc-by-sa-4.0",
     ),
     "cityscapes": DataSet(
         "Cityscapes (scored on the official val)",
         "The data, Cityscapes, is free for non-commercial use only, under its own terms.",
         "It knows daylight streets of German cities from behind a windscreen. It is not fit to steer anything.",
         weights=CITYSCAPES,
+        may_be_passed_on=False,
     ),
     "folder": DataSet("own images and masks", OWN_LICENCE, OWN_LIMITS),
     "hub": DataSet("a data set of the Hub", OWN_LICENCE, OWN_LIMITS),
     "synthetic_pet": DataSet(
-        "hfseg's drawn pets", "The data is drawn by hfseg (Apache-2.0).", DRAWN_LIMITS, is_drawn=True
+        "hfseg's drawn pets", DRAWN_LICENCE, DRAWN_LIMITS, is_drawn=True, data_licence="apache-2.0"
     ),
     "synthetic_cityscapes": DataSet(
-        "hfseg's drawn streets", "The data is drawn by hfseg (Apache-2.0).", DRAWN_LIMITS, is_drawn=True
+        "hfseg's drawn streets", DRAWN_LICENCE, DRAWN_LIMITS, is_drawn=True, data_licence="apache-2.0"
     ),
 }
 

@@ -14,15 +14,16 @@ from typing import Any
 
 import pytest
 import yaml
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, parse_eval_result_entries
 from PIL import Image
 from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
 
 from hfseg import RunConfig, UserError, run
-from hfseg.publishing import collect_cards, renew_cards
+from hfseg.publishing import collect_cards, discard_results, renew_cards, write_pages
 from hfseg.publishing.card import build_card, write_card
 from hfseg.publishing.card_checks import check_card
-from hfseg.runs import public_init
+from hfseg.publishing.eval_results import EVAL_RESULTS
+from hfseg.runs import RunResults, public_init
 from tests.builders import NEWER_CLIENT, write_config
 from tests.conftest import REPOSITORY
 from tests.hub.server import HubServer
@@ -213,6 +214,43 @@ def test_a_picture_of_the_data_is_shown_only_where_it_may_be(copied: Path) -> No
     assert "predictions.png" not in build_card(copied, show_predictions=False).text
     (copied / "figures" / "predictions.png").unlink()
     assert "predictions.png" not in build_card(copied, show_predictions=True).text
+
+
+def test_the_widget_has_images_only_where_they_may_be_shown(copied: Path) -> None:
+    assert "widget" not in build_card(copied).data.to_dict()
+    change(copied / "run_config.yaml", data__name="synthetic_pet")
+    write_card(copied)
+    card = check_card(copied / "README.md")
+    examples = [f"figures/example_{number}.png" for number in (1, 2, 3)]
+    assert [example["src"] for example in card.data.widget] == examples
+    kept = [example.image for example in RunResults.read(copied).examples if not example.title]
+    for path, image in zip(examples, kept[:3], strict=True):
+        assert Image.open(copied / path).tobytes() == image.tobytes()
+    (copied / examples[1]).unlink()
+    with pytest.raises(UserError, match=r"it shows figures/example_2\.png, which is missing"):
+        check_card(copied / "README.md")
+    discard_results(copied)
+    assert not list(copied.glob("figures/example_*"))
+
+
+def test_the_score_on_a_data_set_of_the_hub_is_listed_as_the_hub_reads_it(copied: Path) -> None:
+    path = copied / EVAL_RESULTS
+    write_pages(copied)
+    assert not path.exists()  # the data is no data set of the Hub
+    change(copied / "run_config.yaml", data__name="hub", data__repo="me/scans", data__root=None)
+    change(copied / "run_config.yaml", data__revision="ab" * 20, data__subset="knees")
+    write_pages(copied)
+    [entry] = parse_eval_result_entries(yaml.safe_load(path.read_text()))
+    score = json.loads((copied / "metrics.json").read_text())["test_mean_iou"]
+    assert (entry.dataset_id, entry.task_id, entry.value) == ("me/scans", "knees", round(score, 4))
+    assert entry.dataset_revision == "ab" * 20
+    assert entry.notes.startswith("mean IoU on 6 test images: one confusion matrix at the labels' native size, images")
+    change(copied / "run_config.yaml", data__revision="main", data__subset=None)
+    write_pages(copied)
+    [entry] = parse_eval_result_entries(yaml.safe_load(path.read_text()))
+    assert (entry.task_id, entry.dataset_revision) == ("default", None)
+    discard_results(copied)
+    assert not path.exists()
 
 
 def test_a_card_for_a_repository_names_it(copied: Path) -> None:
