@@ -1,10 +1,11 @@
 """Tables, figures and the page of a run."""
 
 from hfseg.reporting.charts import plot_class_bars, plot_confusion, plot_learning_curves
-from hfseg.reporting.console import print_table
+from hfseg.reporting.console import print_data, print_end, print_table
 from hfseg.reporting.examples import draw_figures, keep_examples
 from hfseg.reporting.page import escape_markdown, inline_svg, number, render
 from hfseg.reporting.pictures import add_legend, class_handles, colour_overlay, ids_in
+from hfseg.reporting.progress import showing_progress
 from hfseg.reporting.report import class_colours, confusion_matrices, example_groups, fixed_examples, write_report
 from hfseg.reporting.style import (
     BLUE,
@@ -41,8 +42,11 @@ __all__ = [
     "plot_class_bars",
     "plot_confusion",
     "plot_learning_curves",
+    "print_data",
+    "print_end",
     "print_table",
     "render",
     "save_figure",
+    "showing_progress",
     "write_report",
 ]
