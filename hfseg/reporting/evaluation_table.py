@@ -6,6 +6,7 @@ from itertools import accumulate
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 from transformers import TrainingArguments
 
 from hfseg.console import say
@@ -62,8 +63,10 @@ class EvaluationTable:
         if shown != self.shown:
             say("".join(name.rjust(WIDTHS[name]) for name in shown if name != "best"), "bold", self.console)
         self.shown = shown
-        text = "".join(cells[name].rjust(WIDTHS[name]) for name in shown)
-        say(text.rstrip(), "green" if cells["best"] else "", self.console)
+        # as a text, in which numbers have no colours of rich's own
+        row = Text("".join(cells[name].rjust(WIDTHS[name]) for name in shown).rstrip())
+        row.highlight_words(["best"], "bold green")
+        self.console.print(row)
 
     def _cells(self, line: Mapping[str, Any]) -> dict[str, str]:
         score, value = line.get(MIOU), line.get(self.key)

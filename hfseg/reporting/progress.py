@@ -195,11 +195,12 @@ class ProgressDisplay(TrainerCallback):
         bars.add_column(no_wrap=True)
         bars.add_column(ratio=1)
         bars.add_column(no_wrap=True, justify="right")
-        parts = []
+        parts: list[str] = []
         if self.pace is not None:
             step, last = self.pace.step, self.pace.num_steps
             bars.add_row("training", ProgressBar(last, step), f"{step}/{last} steps")
-            parts = labelled({"left": self.pace.time_left} | self.scores)
+            cells = {"left": self.pace.time_left} | self.scores
+            parts = labelled({name: text.strip() for name, text in cells.items()})
         if self.num_scored:
             bar = ProgressBar(self.num_images, self.num_scored, pulse=self.num_images is None)
             bars.add_row("scoring", bar, f"{self.num_scored}/{self.num_images or '?'} images")
