@@ -1,5 +1,6 @@
 """`hfseg train`, `check`, `evaluate` and `study`: what begins with a config."""
 
+import sys
 from typing import TYPE_CHECKING
 
 from hfseg.command.configs import load
@@ -74,17 +75,24 @@ def announce(config: "RunConfig", what: str) -> None:
     from hfseg.console import is_first_process, say
 
     data = config.data
-    where = f"{data.repo or data.name} in {data.root}" if data.root is not None else data.repo or data.name
+    where = str(data.repo or data.root or data.name)
+    if data.root is not None and data.name not in ("folder", "hub"):
+        where = f"{data.name} in {data.root}"
     if is_first_process():
         say(f"{config.name}: {what} {where}, into {config.output_dir}", "bold")
         say("loads torch and looks at the data ...", "dim")
 
 
 def quiet_libraries() -> None:
-    """Keeps the bars of transformers, such as "Writing model shards", off this process's output."""
+    """Keeps bars such as transformers' "Writing model shards" from this process's output, and any from a file."""
+    import datasets
+    import huggingface_hub
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
+        huggingface_hub.utils.disable_progress_bars()
 
 
 def model_of(config: "RunConfig") -> str:
@@ -111,6 +119,7 @@ def train(config: "RunConfig", resume: bool = False) -> None:
 def check(config: "RunConfig") -> None:
     """Looks at the data of a run, or of all runs of a study; UserError where it has errors."""
     announce(config, "looks for mistakes in")
+    quiet_libraries()
     if config.study is not None:
         from hfseg.study import check_study
 

@@ -177,13 +177,11 @@ class ProgressDisplay(TrainerCallback):
 
     def _say_scored(self, line: dict[str, Any]) -> None:
         """After the training, when a split has been scored."""
+        images = f"{self.num_images} images of" if self.num_images is not None else "the images of"
         for prefix, split in SPLITS.items():
-            if f"{prefix}_runtime" in line:
-                say(
-                    f"scored {self.num_scored} {split} images in {line[f'{prefix}_runtime']:.1f} s",
-                    "dim",
-                    self.console,
-                )
+            seconds = line.get(f"{prefix}_runtime")
+            if seconds is not None:
+                say(f"scored {images} {split} in {seconds:.1f} s", "dim", self.console)
 
     def _redraw(self, is_last: bool = False) -> None:
         if self.live is not None and (is_last or time.monotonic() - self.drawn >= REDRAW_SECONDS):
@@ -202,8 +200,8 @@ class ProgressDisplay(TrainerCallback):
             cells = {"left": self.pace.time_left} | self.scores
             parts = labelled({name: text.strip() for name, text in cells.items()})
         if self.num_scored:
-            bar = ProgressBar(self.num_images, self.num_scored, pulse=self.num_images is None)
-            bars.add_row("scoring", bar, f"{self.num_scored}/{self.num_images or '?'} images")
+            count = "images" if self.num_images is None else f"{self.num_scored}/{self.num_images} images"
+            bars.add_row("scoring", ProgressBar(self.num_images, self.num_scored), count)
         while parts and len("  ".join(parts)) >= self.console.width:
             parts.pop()
         return Group(bars, Text("  ".join(parts)))

@@ -90,4 +90,4 @@ def test_a_terminal_without_colours(trained: tuple[Path, list[str], int]) -> Non
     assert max(map(len, lines)) <= 80
     assert "6/6 images" in text
     assert "tiny: scores segformer b0 from runs/tiny/model on synthetic_pet, into runs/tiny" in " ".join(lines)
-    assert any(line.startswith("scored 6 test images in ") for line in lines)
+    assert any(line.startswith("scored 6 images of test in ") for line in lines)

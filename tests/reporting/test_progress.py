@@ -116,7 +116,7 @@ def test_a_file_gets_plain_lines(tmp_path: Path, labels: LabelSet) -> None:
         assert f"validation loss {line['eval_loss']:.4f}  mIoU {line['eval_mean_iou']:.4f}  " in found
     change = during[1]["eval_mean_iou"] - during[0]["eval_mean_iou"]
     assert f"change {change:+.4f}" in shown[1]
-    assert re.fullmatch(r"scored 7 validation images in \d+\.\d s", lines[-1])
+    assert re.fullmatch(r"scored 7 images of validation in \d+\.\d s", lines[-1])
 
 
 def test_columns_stand_below_each_other_in_a_file(tmp_path: Path) -> None:
