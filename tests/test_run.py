@@ -85,7 +85,8 @@ def test_card(finished: tuple[Path, subprocess.CompletedProcess[str]], pets: Pat
     assert card.data.eval_results[0].metric_value == round(metrics["test_mean_iou"], 4)
     low, high = metrics["test_mean_iou_low"], metrics["test_mean_iou_high"]
     assert f"{metrics['test_mean_iou']:.4f} [{low:.4f}, {high:.4f}]" in card.text
-    assert "scripts/run_seg.py --config" in card.text
+    assert "scripts/run_seg.py --config" in card.text  # the command that made it
+    assert "hfseg train run_config.yaml output_dir=runs/again" in card.text
     assert str(pets) not in text
 
 

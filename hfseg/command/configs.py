@@ -1,4 +1,4 @@
-"""`hfseg configs`, and configs by their names: those of the repository's configs/, which the wheel carries."""
+"""`hfseg configs`, and the config that a command names."""
 
 import os
 from collections.abc import Sequence
@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hfseg.command.parsing import Commands, add_command
+from hfseg.command.shipped import SUFFIX, shipped
 from hfseg.errors import UserError, shown
 
 if TYPE_CHECKING:
     from hfseg.config import RunConfig
-
-PACKAGE = Path(__file__).resolve().parents[1]
-SUFFIX = ".yaml"
 
 
 def add_commands(commands: Commands) -> None:
@@ -31,12 +29,6 @@ def add_commands(commands: Commands) -> None:
     show = parser.add_subparsers(metavar="show NAME").add_parser("show", help="print a config")
     show.add_argument("name", metavar="NAME", help="as `hfseg configs` lists it")
     show.set_defaults(do=lambda given: print(find(given.name).read_text(encoding="utf-8"), end=""), parser=show)
-
-
-def shipped() -> dict[str, Path]:
-    """Name -> file of the configs that come with hfseg: in the installed package, beside it in a checkout."""
-    folder = next(each for each in (PACKAGE / "configs", PACKAGE.parent / "configs") if each.is_dir())
-    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob(f"*{SUFFIX}"))}
 
 
 def list_configs() -> None:

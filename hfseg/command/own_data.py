@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from hfseg.command.configs import shipped
+from hfseg.command.shipped import shipped
 from hfseg.config import RunConfig
 from hfseg.data import draft_class_file, find_layout, has_class_file
 from hfseg.errors import HubTransferError

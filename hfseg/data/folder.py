@@ -27,14 +27,14 @@ def folder_source(config: DataConfig) -> Source:
     if config.root is None or not config.root.is_dir():
         raise UserError(f"data.root={config.root} is not a folder. {_layout(config.mask_suffix)}")
     root = config.root.resolve()
+    mask_suffix = same_form(config.mask_suffix)
+    images, masks = find_folders(root, mask_suffix)
     class_files: list[Path] = []
     if isinstance(config.classes, tuple):
         table = named_classes(config.classes, config.ignore_index)
     else:
         class_files = [find_class_file(root, config.classes)]
         table = read_class_table(class_files[0], config.ignore_index)
-    mask_suffix = same_form(config.mask_suffix)
-    images, masks = find_folders(root, mask_suffix)
     splits: dict[str, list[Pair]] = {}
     unpaired = [path for split in masks.keys() - images for path in list_images(masks[split]).values()]
     for split, folder in images.items():

@@ -8,7 +8,8 @@ from PIL import Image
 
 from hfseg import RunConfig, UserError
 from hfseg.command import main
-from hfseg.command.configs import find, load, shipped
+from hfseg.command.configs import find, load
+from hfseg.command.shipped import shipped
 from tests.builders import make_folder
 from tests.conftest import REPOSITORY
 from tests.hub.server import HubServer
@@ -43,7 +44,7 @@ def test_every_config_is_found_and_valid(name: str) -> None:
 def test_a_file_here_comes_before_one_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert find("quickstart") == shipped()["quickstart"]
-    (tmp_path / "quickstart").write_text("name: mine\n", encoding="utf-8")
+    (tmp_path / "quickstart").write_text("name: mine\ndata: {name: synthetic_pet}\n", encoding="utf-8")
     assert load("quickstart", []).name == "mine"
 
 

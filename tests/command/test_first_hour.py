@@ -86,9 +86,9 @@ def test_the_first_hour(scripts: Path, tmp_path: Path, hub: HubServer) -> None:
     draw_cups(tmp_path / "photos" / "cups")
 
     def call(*words: str) -> str:
-        result = subprocess.run(
-            [str(scripts / words[0]), *words[1:]], cwd=tmp_path, capture_output=True, text=True, env=environment()
-        )
+        clean = {key: value for key, value in environment().items() if key != "PYTHONPATH"}
+        command = [str(scripts / words[0]), *words[1:]]
+        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=clean)
         assert result.returncode == 0, (words, result.stdout, result.stderr)
         assert "Traceback" not in result.stderr
         return result.stdout

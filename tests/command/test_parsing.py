@@ -102,10 +102,9 @@ def test_help_and_version_import_nothing_heavy() -> None:
 )
 def test_mistakes_in_a_config_are_said_before_torch_is_imported(words: list[str], said: str) -> None:
     result = run_command(*words)
-    errors = [line for line in result.stderr.splitlines() if not line.startswith("import time:")]
+    errors = "\n".join(line for line in result.stderr.splitlines() if not line.startswith("import time:"))
     assert result.returncode == 2
-    assert len(errors) == 1
-    assert errors[0].startswith("error: ")
-    assert said in errors[0]
-    assert "Traceback" not in result.stderr
+    assert errors.startswith("error: ")
+    assert said in errors
+    assert "Traceback" not in errors
     assert not imported(result) & {*HEAVY}
