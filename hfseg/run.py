@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+from rich.console import Console
 from transformers import TrainingArguments, set_seed
 
 from hfseg.config import RunConfig
+from hfseg.console import working
 from hfseg.data import SegCollator, TrainTransform, eval_set, load_dataset, train_set
 from hfseg.doctor import check_classes, check_fit, check_settings, check_start, preflight
 from hfseg.errors import UserError
@@ -19,7 +21,7 @@ from hfseg.labels import LabelSet
 from hfseg.metrics import SegMetrics, unscored
 from hfseg.models import build_model, load_processor, merge_lora, store_temperature
 from hfseg.publishing import EXAMPLES, discard_results, missing_pages, push_run, write_pages
-from hfseg.reporting import keep_examples, print_table
+from hfseg.reporting import keep_examples, print_data, print_end, showing_progress
 from hfseg.runs import Provenance, peak_memory_mb, write_counts, writing_run
 from hfseg.training import FinalScores, HistoryCallback, ScheduledUnfreezing, SegTrainer, early_stopping, evaluate
 
@@ -48,10 +50,13 @@ def run(config: RunConfig, resume: bool = False, eval_only: bool = False) -> dic
         checkpoint = check_start(config, args, resume, eval_only)
         set_seed(config.seed)
         data, labels = load_dataset(config.data)
+        if args.process_index == 0:
+            print_data(data, labels, args)
         trainer = build_trainer(config, args, data, labels, checkpoint, eval_only)
-        if not eval_only:
-            train(trainer, config, data, checkpoint)
-        scores = evaluate(trainer, config, data["validation"], data["test"])
+        with showing_progress(trainer, Console()):
+            if not eval_only:
+                train(trainer, config, data, checkpoint)
+            scores = evaluate(trainer, config, data["validation"], data["test"])
         write_results(trainer, config, scores, data, eval_only)
         return scores.metrics
 
@@ -167,9 +172,10 @@ def write_results(
         write_counts(run_dir, scores.counts)
         write_json(run_dir / "per_class.json", scores.per_class)
         write_json(run_dir / "metrics.json", scores.metrics)
-        keep_examples(run_dir, config.eval, model, trainer.processing_class, data["validation"], trainer.labels)
-        write_pages(run_dir)
-        print_table(scores.per_class, scores.metrics)
+        with working("draws figures, writes card and report"):
+            keep_examples(run_dir, config.eval, model, trainer.processing_class, data["validation"], trainer.labels)
+            write_pages(run_dir)
+        print_end(run_dir, scores.per_class, scores.metrics)
     scores.raise_failures()
     if config.hub.repo is not None and not eval_only and trainer.is_world_process_zero():
         push_run(run_dir, config.hub)
@@ -201,7 +207,7 @@ def finish_pages(config: RunConfig, args: TrainingArguments, missing: Sequence[s
             processor = load_processor(config, saved)
             keep_examples(run_dir, config.eval, model, processor, data["validation"], labels)
         write_pages(run_dir)
-        print_table(per_class, metrics)
+        print_end(run_dir, per_class, metrics)
         if config.hub.repo is not None and not unscored(metrics):
             push_run(run_dir, config.hub)
     return dict(metrics)

@@ -11,8 +11,8 @@ from tests.conftest import REPOSITORY
 
 # Each part may import the ones before it. `files`, `config` and so on are packages; their `__init__.py` is the door.
 ORDER = (
-    "errors", "html", "files", "labels", "config", "hub", "metrics", "data", "models", "training", "inference", "runs",
-    "reporting", "publishing", "doctor", "run", "study", "command",
+    "errors", "html", "console", "files", "labels", "config", "hub", "metrics", "data", "models", "training",
+    "inference", "runs", "reporting", "publishing", "doctor", "run", "study", "command",
 )  # fmt: skip
 ROOT = REPOSITORY / "hfseg"
 FILES = sorted(ROOT.glob("**/*.py"))

@@ -77,6 +77,7 @@ def load(name: str, overrides: Sequence[str], resume: bool = False, trains: bool
     """
     path = find(name)
     if path.is_dir():
+        print(f"{path}: looks at its layout and classes ...", flush=True)  # torch takes seconds to import
         from hfseg.command.own_data import folder_config
 
         return folder_config(path, overrides, resume, trains)

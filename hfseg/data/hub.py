@@ -31,7 +31,7 @@ from hfseg.data.hub_rows import (
 )
 from hfseg.data.masks import MaskReader
 from hfseg.data.rows import Split
-from hfseg.data.source import digest
+from hfseg.data.source import digest, without_bars
 from hfseg.data.splits import check_likely_splits, complete_splits, find_splits, warn_unread
 from hfseg.errors import UserError, shown
 from hfseg.labels import LabelSet
@@ -121,7 +121,8 @@ def fetch(config: DataConfig, cache_dir: Path) -> Splits:
         if config.streaming:
             found = builder.as_streaming_dataset()
         else:
-            builder.download_and_prepare()
+            with without_bars():
+                builder.download_and_prepare()
             found = builder.as_dataset()
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
         raise UserError(_explain(config, error)) from error

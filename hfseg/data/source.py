@@ -7,6 +7,7 @@ first fault; the label doctor goes through the same Source and lists them all.
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 
+from hfseg.console import track
 from hfseg.data.images import check_depth, encode_label, open_image
 from hfseg.errors import UserError
 from hfseg.files import writing
@@ -69,12 +71,25 @@ class Source:
         builder.source = self
         with writing(Path(builder.cache_dir)):
             try:
-                builder.download_and_prepare()
+                with without_bars():
+                    builder.download_and_prepare()
             except datasets.exceptions.DatasetGenerationError as error:
                 if isinstance(error.__cause__, UserError | OSError):  # the data's, or the disk's
                     raise error.__cause__ from None
                 raise
         return builder.as_dataset()
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Around what `datasets` prepares: without its bar "Generating train split", of examples and for each split."""
+    were_hidden = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not were_hidden:
+            datasets.enable_progress_bars()
 
 
 def file_state(path: Path) -> tuple[int, int]:
@@ -133,7 +148,7 @@ class SegmentationFiles(datasets.GeneratorBasedBuilder):
         ]
 
     def _generate_examples(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, dict[str, Any]]]:
-        for index, pair in enumerate(pairs):
+        for index, pair in enumerate(track(pairs, "reading images and masks", len(pairs))):
             image, label = open_image(pair.image), None
             check_depth(image, pair.image)
             if pair.mask is not None:

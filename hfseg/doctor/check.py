@@ -11,9 +11,9 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import track
 
 from hfseg.config import DataConfig, RunConfig
+from hfseg.console import say, track
 from hfseg.data import (
     Pair,
     Source,
@@ -56,9 +56,8 @@ def check(config: RunConfig) -> Report:
     shares = {split: report.shares(split) for split in report.pixels}
     plot_class_distribution(shares, report.class_names, report.labels, folder / "class_distribution.png")
     plot_contact_sheet(report.tiles, report.labels, f"{report.name}: {report.summary}", folder / "check.png")
-    console = Console()
-    report.print(console)
-    console.print(f"{folder}: check.json, check.png, class_distribution.png", highlight=False, soft_wrap=True)
+    report.print(Console())
+    say(f"{folder}: check.json, check.png, class_distribution.png")
     return report
 
 
@@ -163,8 +162,7 @@ def walk(samples: Sequence[Callable[[], Sample]], labels: LabelSet, quick: bool)
     pool = ThreadPoolExecutor(num_cores())
     try:
         results = chain.from_iterable(pool.map(task, range(0, len(samples), TASK)))
-        console = Console(stderr=True, force_jupyter=False)  # whose bar needs a package more
-        return list(track(results, "checking", total=len(samples), console=console, transient=True, disable=quick))
+        return list(track(results, "checking images and masks", len(samples)))
     finally:
         pool.shutdown(cancel_futures=True)  # on Ctrl-C, what has not begun
 

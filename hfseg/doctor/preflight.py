@@ -6,6 +6,7 @@ from rich.console import Console
 from transformers import TrainingArguments
 
 from hfseg.config import RunConfig
+from hfseg.console import say
 from hfseg.doctor.check import check_run_data
 from hfseg.errors import UserError
 from hfseg.hub import check_access
@@ -64,7 +65,7 @@ def check_settings(config: RunConfig, args: TrainingArguments, eval_only: bool) 
     """Raises UserError where the saved run is another one, see `check_same_run`; prints what differs and may."""
     differing = check_same_run(config, eval_only)
     if differing is not None and args.process_index == 0:
-        Console().print(differing, highlight=False, markup=False, soft_wrap=True)
+        say(differing)
 
 
 def check_classes(config: RunConfig, args: TrainingArguments, labels: LabelSet, weights: str | None) -> None:

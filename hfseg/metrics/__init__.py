@@ -2,7 +2,7 @@
 
 from hfseg.metrics.boundary import boundary_areas
 from hfseg.metrics.calibration import CalibrationCounter
-from hfseg.metrics.caveats import WIDE, caveats, half_width, uncertain_choice, unscored, useless
+from hfseg.metrics.caveats import WIDE, caveats, half_width, uncertain_choice, unscored, useless, verdict
 from hfseg.metrics.class_ids import upsampled_class_ids, with_background
 from hfseg.metrics.confusion import count_confusion
 from hfseg.metrics.evaluate_metric import evaluate_metric
@@ -68,6 +68,7 @@ __all__ = [
     "unscored",
     "upsampled_class_ids",
     "useless",
+    "verdict",
     "weighted_sums",
     "with_background",
     "with_interval",

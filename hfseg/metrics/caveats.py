@@ -1,10 +1,10 @@
 """What a reader of a run's scores must know first: that the model is of no use, or that few images chose it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hfseg.metrics.scores import SPLITS
+from hfseg.metrics.scores import SPLITS, with_interval
 
 WIDE = 0.2  # of a 95 % interval: a fifth of the whole scale, as much as lies between a usable model and a good one
 Z = 1.96  # a normal distribution has 95 % within so many standard deviations
@@ -30,6 +30,19 @@ def useless(metrics: Mapping[str, Any]) -> str:
         f"This model is of no use: its mean IoU on test is {score:.4f}, and answering "
         f"{metrics.get('test_constant_class')!r} everywhere scores {constant:.4f}."
     )
+
+
+def verdict(metrics: Mapping[str, Any], per_class: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """The result on test in words, from `metrics.json` and `per_class.json`; empty without one, or where `useless`."""
+    score, constant, number = (_number(metrics, f"test_{k}") for k in ("mean_iou", "constant_mean_iou", "num_images"))
+    if score is None or useless(metrics):
+        return ""
+    images = "the test images" if number is None else f"{number:g} test images"
+    text = f"On {images} mean IoU is {with_interval(metrics, 'test_mean_iou')}"
+    if constant is not None:
+        text += f"; answering {metrics.get('test_constant_class')!r} everywhere would score {constant:.4f}"
+    weakest = min((row["iou"], row["name"]) for row in per_class["test"] if row["iou"] is not None)
+    return f"{text}. Its weakest class is {weakest[1]!r} with {weakest[0]:.4f}."
 
 
 def uncertain_choice(metrics: Mapping[str, Any]) -> str:

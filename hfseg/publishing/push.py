@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from hfseg.config import HubConfig, RunConfig
+from hfseg.console import say
 from hfseg.errors import UserError
 from hfseg.hub import PushResult, check_access, push_files
 from hfseg.publishing.push_files import check_pushable, files_to_push
@@ -65,7 +64,7 @@ def push_run(run_dir: Path, hub: HubConfig) -> PushResult:
 
 def print_outcome(result: PushResult) -> None:
     outcome = "published" if result.is_new else "published before, unchanged"
-    Console().print(f"{outcome}: {result.url} (commit {result.commit})", highlight=False, soft_wrap=True)
+    say(f"{outcome}: {result.url} (commit {result.commit})", is_whole=True)
 
 
 def publish_finished(run_dir: str | Path, overrides: Sequence[str] = ()) -> PushResult:

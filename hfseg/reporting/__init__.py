@@ -1,10 +1,11 @@
 """Tables, figures and the page of a run."""
 
 from hfseg.reporting.charts import plot_class_bars, plot_learning_curves, plot_matrix
-from hfseg.reporting.console import print_table
+from hfseg.reporting.console import print_data, print_end, print_table
 from hfseg.reporting.examples import EXAMPLE_IMAGES, draw_figures, keep_examples
 from hfseg.reporting.page import escape_markdown, inline_svg, number, render
 from hfseg.reporting.pictures import add_legend, class_handles, colour_overlay, ids_in
+from hfseg.reporting.progress import showing_progress
 from hfseg.reporting.report import class_colours, confusion_matrices, example_groups, fixed_examples, write_report
 from hfseg.reporting.run_plots import plot_classes, plot_confusion, plot_curves
 from hfseg.reporting.show import show
@@ -47,9 +48,12 @@ __all__ = [
     "plot_curves",
     "plot_learning_curves",
     "plot_matrix",
+    "print_data",
+    "print_end",
     "print_table",
     "render",
     "save_figure",
     "show",
+    "showing_progress",
     "write_report",
 ]

@@ -6,7 +6,7 @@ from hfseg.runs.examples import Example, save_examples
 from hfseg.runs.folder import PATIENCE, check_output_dir, check_same_classes, check_same_run, flatten, writing_run
 from hfseg.runs.origins import DATA_SETS, hub_id, is_torchvision, licence_of_weights
 from hfseg.runs.private_paths import public_config, public_init
-from hfseg.runs.provenance import Provenance, peak_memory_mb
+from hfseg.runs.provenance import Provenance, describe_hardware, peak_memory_mb
 from hfseg.runs.results import CONFIG, REQUIRED, RunResults, read_history
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "check_same_classes",
     "check_same_run",
     "compare_runs",
+    "describe_hardware",
     "flatten",
     "hub_id",
     "is_torchvision",

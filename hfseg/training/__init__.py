@@ -7,7 +7,7 @@ from hfseg.training.arguments import (
     check_worker_memory,
     training_arguments,
 )
-from hfseg.training.callbacks import HistoryCallback, ScheduledUnfreezing, early_stopping
+from hfseg.training.callbacks import HistoryCallback, ScheduledUnfreezing, best_metric_key, early_stopping
 from hfseg.training.checkpoints import checkpoints, find_damage, last_whole_checkpoint
 from hfseg.training.final_scores import FinalScores, evaluate
 from hfseg.training.trainer import SegTrainer
@@ -17,6 +17,7 @@ __all__ = [
     "HistoryCallback",
     "ScheduledUnfreezing",
     "SegTrainer",
+    "best_metric_key",
     "check_arguments",
     "check_lora",
     "check_streaming",

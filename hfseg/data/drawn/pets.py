@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageFilter
 
+from hfseg.console import track
 from hfseg.data.drawn.canvas import (
     COLOURS,
     TEXTURES,
@@ -174,7 +175,7 @@ def _draw(breed: Breed, size: int, rng: np.random.Generator) -> tuple[Image.Imag
 def _write_split(root: Path, split: str, count: int, size: int, seed: int) -> list[tuple[int, int, str]]:
     """Draws one split; returns its lines as (class id, number, line), which is the order of the official lists."""
     lines = []
-    for index in range(count):
+    for index in track(range(count), f"drawing {split}", count):
         class_id = index % len(BREEDS) + 1
         breed = BREEDS[class_id - 1]
         # Odd numbers for training, even ones for the test: no name depends on how many others there are.

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
 
+from hfseg.console import track
 from hfseg.data.drawn.canvas import (
     COLOURS,
     Array,
@@ -279,7 +280,7 @@ def _draw(size: int, rare: int, rng: np.random.Generator) -> tuple[Image.Image, 
 
 
 def _write_split(root: Path, split: str, count: int, size: int, seed: int) -> None:
-    for index in range(count):
+    for index in track(range(count), f"drawing {split}", count):
         cities = CITIES[split]
         city = cities[index % len(cities)]
         rng = np.random.default_rng((seed, list(CITIES).index(split), index))
