@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import yaml
 from PIL import Image
@@ -107,6 +108,7 @@ def test_weights_that_cannot_be_had_are_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], hub: HubServer
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))  # empty
     make_folder(tmp_path / "mine")
     config = load("mine", [])
     assert config.model.init is None
@@ -141,7 +143,10 @@ def test_a_training_of_a_folder_and_its_config(tmp_path: Path, monkeypatch: pyte
     assert resumed.train["max_steps"] == 1
 
 
-def test_a_folder_that_holds_no_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_holds_no_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     assert main(["check", str(tmp_path)]) == 2
     said = capsys.readouterr().err
     assert "error: " in said

@@ -97,6 +97,7 @@ def test_segformer(segformer: Path, exported: Path) -> None:
     assert_same_function(segformer, exported)
 
 
+@pytest.mark.slow
 def test_fcn(tmp_path: Path) -> None:
     folder = save(make_fcn(), tmp_path / "fcn")
     report = export_onnx(str(folder), tmp_path / "out" / "x.onnx")

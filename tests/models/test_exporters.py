@@ -21,6 +21,7 @@ pytest.importorskip(
 
 from transformers.exporters import DynamoConfig, DynamoExporter, ExportedModel, OnnxConfig, OnnxExporter
 
+KINDS = ["segformer", pytest.param("fcn", marks=pytest.mark.slow)]
 SIZES = ((2, 64, 96), (1, 96, 64), (1, 97, 131))  # images, height and width; the first is exported with
 
 
@@ -48,7 +49,7 @@ def assert_equal(exported: ExportedModel, model: PreTrainedModel, **more: Any) -
                 assert (mine - other).abs().max() < 1e-4 * other.abs().max(), name
 
 
-@pytest.mark.parametrize("kind", ["segformer", "fcn"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_torch_program(kind: str, tmp_path: Path) -> None:
     model = make(kind)
     before = copy.deepcopy(model.state_dict())
@@ -60,7 +61,7 @@ def test_a_torch_program(kind: str, tmp_path: Path) -> None:
     assert_equal(loaded, model)
 
 
-@pytest.mark.parametrize("kind", ["segformer", "fcn"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_onnx_program(kind: str, tmp_path: Path) -> None:
     needs("onnx")
     model = make(kind)
@@ -69,6 +70,7 @@ def test_an_onnx_program(kind: str, tmp_path: Path) -> None:
     assert_equal(ExportedModel.from_pretrained(tmp_path), model, output_hidden_states=True)
 
 
+@pytest.mark.slow
 def test_the_example_of_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     needs("onnx")
     monkeypatch.chdir(tmp_path)

@@ -39,7 +39,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return result_of(tmp_path_factory.mktemp("alone") / "1", processes=1, batch_size=8, accumulation=1)
 
 
-@pytest.mark.parametrize(("batch_size", "accumulation"), [(4, 1), (2, 2)])
+@pytest.mark.parametrize(("batch_size", "accumulation"), [pytest.param(4, 1, marks=pytest.mark.slow), (2, 2)])
 def test_two_processes_are_one(tmp_path: Path, alone: dict[str, Any], batch_size: int, accumulation: int) -> None:
     """8 samples with different numbers of valid pixels, one void altogether; 7 test images of different sizes."""
     both = result_of(tmp_path / "2", 2, batch_size, accumulation)

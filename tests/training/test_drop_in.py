@@ -391,6 +391,7 @@ def test_out_of_memory_makes_the_batch_smaller_and_says_so(tmp_path: Path, caplo
     assert log_of(ours) == log_of(alone)
 
 
+@pytest.mark.slow
 def test_after_out_of_memory_everything_is_counted_from_zero(tmp_path: Path) -> None:
     """The weights stay, as under stock; the log and the average of the weights (EMA) begin with them."""
     changes = {"optim": "sgd", "logging_steps": 2}

@@ -142,7 +142,7 @@ def test_checkpointed_activations_have_the_same_gradients(kind: str) -> None:
             torch.testing.assert_close(one.grad, other.grad, msg=name)
 
 
-@pytest.mark.parametrize("kind", ["segformer", "stock", "fcn"])
+@pytest.mark.parametrize("kind", ["segformer", "stock", pytest.param("fcn", marks=pytest.mark.slow)])
 def test_training(kind: str, tmp_path: Path) -> None:
     """Averaged, scored and stopped as any other, bitwise the same after a resume; stock code loads the merged one."""
     settings = {

@@ -95,7 +95,12 @@ def assert_same(mine: Any, other: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"ema": 0.9}, {"head_lr_factor": 10.0, "layer_decay": 0.8}], ids=["plain", "ema", "groups"]
+    "options",
+    [
+        pytest.param({}, id="plain"),
+        pytest.param({"ema": 0.9}, id="ema", marks=pytest.mark.slow),
+        pytest.param({"head_lr_factor": 10.0, "layer_decay": 0.8}, id="groups", marks=pytest.mark.slow),
+    ],
 )
 def test_a_trial_is_a_training_of_its_own(tmp_path: Path, labels: LabelSet, options: dict[str, Any]) -> None:
     options = {"model_init": lambda: tiny_model(labels), "save_strategy": "no", "max_steps": 2, **options}
