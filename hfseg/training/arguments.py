@@ -17,6 +17,7 @@ from transformers.trainer_utils import HubStrategy
 from hfseg.config import TRAIN_DEFAULTS, RunConfig
 from hfseg.data import check_shared_memory, num_cores
 from hfseg.errors import UserError, shown
+from hfseg.training.sharding import CONFIG, check_sharding
 
 
 def default_workers() -> int:
@@ -187,11 +188,7 @@ def check_compilation(args: TrainingArguments) -> None:
 
 
 def check_processes(args: TrainingArguments) -> None:
-    """Raises UserError where processes would not work together, or hold parts of the model.
-
-    hfseg scores, averages (EMA) and saves the whole model of a process, which a part of it is not; on CPUs accelerate
-    passes over FSDP in silence.
-    """
+    """Raises UserError where processes would not work together, or share the model out in a way hfseg does not know."""
     launched = int(os.environ.get("WORLD_SIZE", "1"))  # torchrun and accelerate set it
     if launched != args.world_size:
         raise UserError(
@@ -205,14 +202,12 @@ def check_processes(args: TrainingArguments) -> None:
             "accelerate has started this process for several without saying which of them it is (MULTI_CPU without "
             "MPI): each would train alone. Use distributed_type: MULTI_GPU with train.use_cpu=true, or torchrun."
         )
-    for name, chosen in (("fsdp", args.fsdp), ("deepspeed", args.deepspeed)):
-        variable = f"ACCELERATE_USE_{name.upper()}"  # what `accelerate launch` makes of its config file
-        if chosen or os.environ.get(variable, "false").lower() == "true":
-            raise UserError(
-                f"train.{name}, or an accelerate config with {name.upper()}: hfseg does not train models in parts. "
-                "SegFormer-B5 with its optimizer takes 1.4 GB: start `accelerate launch --multi_gpu` without it, and "
-                "save memory with train.gradient_checkpointing and train.bf16."
-            )
+    if args.deepspeed or os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true":
+        raise UserError(
+            "train.deepspeed, or an accelerate config with DeepSpeed, which hfseg does not support: start `accelerate "
+            f"launch --multi_gpu`, or for a model that is too large for one GPU --config_file {CONFIG}."
+        )
+    check_sharding(args)
 
 
 def check_schedule(scheduler: LRScheduler, num_steps: int) -> None:

@@ -23,7 +23,8 @@ logger = logging.getLogger(__name__)
 
 def commit(partial: Path, folder: Path) -> None:
     """Lists a complete checkpoint's files and gives it its name, in the place of a torn one if there is one."""
-    listing = {path.name: [path.stat().st_size, _crc32(path)] for path in sorted(partial.iterdir()) if path.is_file()}
+    files = [path for path in sorted(partial.rglob("*")) if path.is_file()]
+    listing = {path.relative_to(partial).as_posix(): [path.stat().st_size, _crc32(path)] for path in files}
     (partial / FILES).write_text(json.dumps(listing, indent=2), encoding="utf-8")
     follow_umask(partial)
     for name in (*listing, FILES):

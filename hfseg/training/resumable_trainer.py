@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from contextlib import nullcontext
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from accelerate.data_loader import DataLoaderAdapter
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.trainer import FSDP_MODEL_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from hfseg.data import StreamingTrainSet, TrainSet
@@ -22,10 +24,11 @@ from hfseg.models import (
     reload,
     saved_by_own_names,
 )
-from hfseg.training.callbacks import TrainingStateCallback
+from hfseg.training.callbacks import ScheduledUnfreezing, TrainingStateCallback
 from hfseg.training.checkpoints import PARTIAL, commit, make_partial, written_or_nothing
 from hfseg.training.ema import EMA_FILE, WeightAverage
 from hfseg.training.searching_trainer import SearchingTrainer
+from hfseg.training.sharding import gather_weights
 
 DIVERGED_REMEDY = (
     "Lower train.learning_rate, raise train.warmup_steps or lower train.max_grad_norm, and start again under another "
@@ -54,6 +57,9 @@ class ResumableTrainer(SearchingTrainer):
         self._began: float | None = None  # while training: when, if it had never been interrupted
         self._train_confusion = torch.zeros(0, 0, dtype=torch.int64)  # since the last log, of a segmentation
         self._undefined_is_said = False  # that `metric_for_best_model` is
+        self._shards_weights = self.is_fsdp_enabled  # in trainings
+        self.is_fsdp_enabled = False  # outside of them, stock is to take the model as any other
+        self._whole: nn.Module | None = None  # while sharded weights are trained: a copy on the CPU to gather them in
 
     def get_train_dataloader(self) -> Any:
         """The stock loader, whose workers get their seeds from a generator of their own.
@@ -68,12 +74,31 @@ class ResumableTrainer(SearchingTrainer):
 
     def train(self, *arguments: Any, **more_arguments: Any) -> Any:
         """The stock method, which tells this trainer of its events."""
+        if self._shards_weights:
+            self._begin_sharding()
         callback = TrainingStateCallback(self)
         self.add_callback(callback)
         try:
             return super().train(*arguments, **more_arguments)
         finally:
             self.remove_callback(callback)
+            self.is_fsdp_enabled, self._whole = False, None
+
+    def _begin_sharding(self) -> None:
+        """Raises UserError for what would see the parts of the weights only."""
+        unfreezes = any(isinstance(each, ScheduledUnfreezing) for each in self.callback_handler.callbacks)
+        settings = {"optim.ema": self.ema, "model.lora": has_lora(self.model), "model.unfreeze_at": unfreezes}
+        for name, value in settings.items():
+            if value:
+                raise UserError(f"{name} does not work with FSDP, whose processes hold parts of the weights: unset it.")
+        self.is_fsdp_enabled, self._whole = True, deepcopy(self.model).cpu()
+
+    def _gathered(self) -> nn.Module | None:
+        """While sharded weights are trained: all of them, in a model on this process's device, to be scored."""
+        if self._whole is not None:
+            self._whole.to(self.args.device).eval()
+            gather_weights(self.model, self._whole)
+        return self._whole
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """The stock method, but no step is made after the last one, from which stock would train one more."""
@@ -81,6 +106,12 @@ class ResumableTrainer(SearchingTrainer):
             super()._run_epoch(*args, **kwargs)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        is_sharded = (Path(resume_from_checkpoint) / f"{FSDP_MODEL_NAME}_0").is_dir()
+        if is_sharded != self.is_fsdp_enabled:
+            raise UserError(
+                f"{resume_from_checkpoint} was written {'with' if is_sharded else 'without'} FSDP: go on with the "
+                "accelerate config that the training was started with."
+            )
         if self._has_other_names_on_disk() and Path(resume_from_checkpoint).is_dir():
             reload(self.model, Path(resume_from_checkpoint))
         else:
@@ -214,6 +245,9 @@ class ResumableTrainer(SearchingTrainer):
         if self._average is not None:
             self._average.copy_to(self.model)
             self._average = None
+        if (whole := self._gathered()) is not None:
+            self.model = self.model_wrapped = self.callback_handler.model = whole
+            self.optimizer = None  # of the parts
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """Stock goes on with whatever fits, and trains or scores a half-initialised model."""

@@ -104,11 +104,15 @@ class ScoringTrainer(ResumableTrainer):
             return super().evaluation_loop(*args, **kwargs)
         self.compute_metrics.reset()
         self.scored_names = []
-        self._inference_copy = inference_copy(self.model)
+        whole = self._gathered()
+        folded = inference_copy(self.model if whole is None else whole)
+        self._inference_copy = whole if folded is None else folded
         try:
             return super().evaluation_loop(*args, **kwargs)
         finally:
             self._inference_copy = None
+            if whole is not None:
+                whole.cpu()
 
     def prediction_step(
         self, model: nn.Module, inputs: Batch, prediction_loss_only: bool, ignore_keys: list[str] | None = None

@@ -26,7 +26,7 @@ from tests.conftest import REPOSITORY
         (["train.optim=adamw_bnb_8bit"], r"train\.optim=adamw_bnb_8bit.* is refused: ImportError: You need to ins"),
         (["train.adam_beta1=2.0"], r"train\.optim=adamw_torch.*adam_.* is refused: ValueError: Invalid beta par"),
         (["train.use_liger_kernel=true"], r"train\.use_liger_kernel: may not be set here"),
-        (["train.fsdp=full_shard"], r"train\.fsdp, .*: hfseg does not train models in parts"),
+        (["train.fsdp=full_shard"], r"train\.fsdp is not for hfseg: start .*fsdp2\.yaml"),
         (["train.torch_compile_mode=nonsense"], r"train\.torch_compile_mode=nonsense is refused: .*max-autotune"),
         (["train.torch_compile_backend=nonsense"], r"train\.torch_compile_backend=nonsense"),
         (["train.lr_scheduler_kwargs={foo: 1}"], r"train\.lr_scheduler_kwargs=\{'foo': 1\} is refused"),
@@ -60,10 +60,22 @@ def test_activations_that_cannot_be_checkpointed(tmp_path: Path) -> None:
 
 
 def test_a_launcher_that_cuts_the_model_up(pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`accelerate launch` with FSDP in its config file, which on CPUs would be ignored in silence."""
+    """`accelerate launch` with FSDP of the first version, and of the second, which CPUs would ignore in silence."""
+    config = RunConfig.load(write_config(tmp_path, pets))
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(UserError, match="an accelerate config with FSDP: hfseg does not train models in parts"):
-        run(RunConfig.load(write_config(tmp_path, pets)))
+    monkeypatch.setenv("FSDP_VERSION", "1")
+    with pytest.raises(UserError, match=r"fsdp_version: 1, where hfseg needs 2\. configs/accelerate/fsdp2\.yaml"):
+        run(config)
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    monkeypatch.setenv("FSDP_STATE_DICT_TYPE", "SHARDED_STATE_DICT")
+    monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", "false")
+    monkeypatch.setenv("FSDP_OFFLOAD_PARAMS", "false")
+    with pytest.raises(UserError, match="FSDP is for GPUs: on CPUs accelerate passes over it"):
+        run(config)
+    monkeypatch.delenv("ACCELERATE_USE_FSDP")
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(UserError, match=r"DeepSpeed, which hfseg does not support: .*fsdp2\.yaml"):
+        run(config)
 
 
 def test_processes_that_would_not_work_together(pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
