@@ -5,6 +5,7 @@ Under accelerate launch: python -m tests.sharded_worker FOLDER STEPS_OF_THE_CHEC
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
@@ -27,6 +28,12 @@ class OnCpus(SegTrainer):
             self.accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()  # from accelerate's variables
             self.accelerator.state.distributed_type = DistributedType.FSDP
             self.is_fsdp_enabled = True
+
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        prepared = super()._prepare_inputs(inputs)
+        images = prepared["pixel_values"]  # of the evaluation in float32, and a list where their sizes differ
+        is_list = isinstance(images, list)
+        return prepared | {"pixel_values": [each.double() for each in images] if is_list else images.double()}
 
     def _get_train_sampler(self, train_dataset: object = None) -> SequentialSampler:
         return SequentialSampler(self.train_dataset)
@@ -63,7 +70,7 @@ def main() -> None:
             {key: value for key, value in line.items() if key.endswith(("iou", "loss", "norm", "step"))}
             for line in trainer.state.log_history
         ]
-        result = {"history": history, "part": watch.part, "confusion": scores["eval_mean_iou"]}
+        result = {"history": history, "part": watch.part, "mean_iou": scores["eval_mean_iou"], "loss": scores["eval_loss"]}
         torch.save(result | {"best_step": trainer.state.best_global_step}, folder / "result.pt")
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

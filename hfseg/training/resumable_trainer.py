@@ -92,6 +92,8 @@ class ResumableTrainer(SearchingTrainer):
             if value:
                 raise UserError(f"{name} does not work with FSDP, whose processes hold parts of the weights: unset it.")
         self.is_fsdp_enabled, self._whole = True, deepcopy(self.model).cpu()
+        # accelerate asks for them, and transformers raises NotImplementedError for models of images
+        self.model.get_input_embeddings = lambda: None
 
     def _gathered(self) -> nn.Module | None:
         """While sharded weights are trained: all of them, in a model on this process's device, to be scored."""
