@@ -70,7 +70,12 @@ def main() -> None:
             {key: value for key, value in line.items() if key.endswith(("iou", "loss", "norm", "step"))}
             for line in trainer.state.log_history
         ]
-        result = {"history": history, "part": watch.part, "mean_iou": scores["eval_mean_iou"], "loss": scores["eval_loss"]}
+        result = {
+            "history": history,
+            "part": watch.part,
+            "mean_iou": scores["eval_mean_iou"],
+            "loss": scores["eval_loss"],
+        }
         torch.save(result | {"best_step": trainer.state.best_global_step}, folder / "result.pt")
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

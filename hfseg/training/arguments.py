@@ -188,7 +188,7 @@ def check_compilation(args: TrainingArguments) -> None:
 
 
 def check_processes(args: TrainingArguments) -> None:
-    """Raises UserError where processes would not work together, or share the model out in a way hfseg does not know."""
+    """Raises UserError where processes would not work together, or share the model out in an unknown way."""
     launched = int(os.environ.get("WORLD_SIZE", "1"))  # torchrun and accelerate set it
     if launched != args.world_size:
         raise UserError(

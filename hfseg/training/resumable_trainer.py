@@ -90,7 +90,9 @@ class ResumableTrainer(SearchingTrainer):
         settings = {"optim.ema": self.ema, "model.lora": has_lora(self.model), "model.unfreeze_at": unfreezes}
         for name, value in settings.items():
             if value:
-                raise UserError(f"{name} does not work with FSDP, whose processes hold parts of the weights: unset it.")
+                raise UserError(
+                    f"{name} does not work with FSDP, whose processes hold parts of the weights: unset it."
+                )
         self.is_fsdp_enabled, self._whole = True, deepcopy(self.model).cpu()
         # accelerate asks for them, and transformers raises NotImplementedError for models of images
         self.model.get_input_embeddings = lambda: None

@@ -33,7 +33,9 @@ def check_sharding(args: TrainingArguments) -> None:
         if found.lower() != value.lower():
             raise UserError(f"FSDP with {key}: {found}, where hfseg needs {value}. {CONFIG} is a config that works.")
     if args.device.type == "cpu":
-        raise UserError("FSDP is for GPUs: on CPUs accelerate passes over it. Start torchrun, or accelerate without it.")
+        raise UserError(
+            "FSDP is for GPUs: on CPUs accelerate passes over it. Start torchrun, or accelerate without it."
+        )
     if args.auto_find_batch_size:
         raise UserError("train.auto_find_batch_size=true does not work with FSDP: give per_device_train_batch_size.")
 
