@@ -47,6 +47,10 @@ class ResumableTrainer(SearchingTrainer):
         ema: decay of the average of the weights that is scored and kept in their place, see `WeightAverage`.
     """
 
+    model: Any
+    optimizer: torch.optim.Optimizer | None
+    is_fsdp_enabled: bool
+
     def __init__(self, *trainer_arguments: Any, **more_trainer_arguments: Any) -> None:
         super().__init__(*trainer_arguments, **more_trainer_arguments)
         self.ema: float | None = None
