@@ -30,7 +30,7 @@ def say(text: str, style: str = "", console: Console | None = None, is_whole: bo
 
     On a terminal its lines are broken between words, unless they are to be copied as a whole; elsewhere they are not.
     """
-    console = console or Console()
+    console = console or Console(force_jupyter=False)  # lines, no HTML cells
     is_whole = is_whole or not console.is_terminal
     console.print(Text(printable(text), style), soft_wrap=is_whole)
 

@@ -53,7 +53,7 @@ def run(config: RunConfig, resume: bool = False, eval_only: bool = False) -> dic
         if args.process_index == 0:
             print_data(data, labels, args)
         trainer = build_trainer(config, args, data, labels, checkpoint, eval_only)
-        with showing_progress(trainer, Console()):
+        with showing_progress(trainer, Console(force_jupyter=False)):  # lines, no HTML cells
             if not eval_only:
                 train(trainer, config, data, checkpoint)
             scores = evaluate(trainer, config, data["validation"], data["test"])
